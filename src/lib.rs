@@ -1,0 +1,5 @@
+//! stub
+pub mod clock;
+pub mod error;
+pub mod model;
+pub mod observe;

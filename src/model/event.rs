@@ -1,0 +1,296 @@
+//! Events: what happened, when, by whom, why. One event is one line of the history.
+//!
+//! A line is the chain value in 64 hexadecimal digits, a space, the event as JSON, a newline. Each chain value hashes
+//! the one before it and the JSON, so that nothing can be altered or left out in the middle unnoticed. Readers
+//! ignore fields and actions that they do not know: a device rolls back to older binaries.
+
+use serde::{Deserialize, Serialize};
+
+use super::id::Digest;
+use super::marks::Marks;
+use super::name::{Role, VersionName};
+
+/// The context under which the chain is hashed.
+pub const HISTORY_CONTEXT: &str = "tope-store 2026-11 history v1";
+
+/// A link of the history's chain.
+pub type Chain = [u8; 32];
+
+/// What stands before the first event of a store.
+pub const CHAIN_START: Chain = [0; 32];
+
+/// What kind of thing happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Action {
+    /// The store was created.
+    Init,
+    /// A version was published.
+    Import,
+    /// A hand-made tree was taken under management.
+    Adopt,
+    /// `current` was switched forward.
+    Activate,
+    /// `current` was switched back.
+    Rollback,
+    /// A version was accepted; a bad mark goes.
+    Confirm,
+    /// A version was marked bad.
+    Bad,
+    /// A version passed its checks.
+    Good,
+    /// A version is to be kept.
+    Pin,
+    /// A version need not be kept any longer.
+    Unpin,
+    /// A note was added.
+    Note,
+    /// `factory` was set.
+    FactorySet,
+    /// A version was removed.
+    Remove,
+    /// A retention run ended.
+    Gc,
+    /// Damage was mended.
+    Repair,
+    /// A link or tree was found changed by somebody else.
+    ExternalChange,
+    /// A version's tree was found gone.
+    RemovedByHand,
+    /// A torn tail of the history was cut.
+    HistoryCut,
+    /// The history's chain was found broken and was begun anew by the operator's order.
+    HistoryReset,
+    /// A new segment begins; carries all marks.
+    Checkpoint,
+    /// Something that this build does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Action {
+    /// The stable name, as it stands in the history and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Import => "import",
+            Self::Adopt => "adopt",
+            Self::Activate => "activate",
+            Self::Rollback => "rollback",
+            Self::Confirm => "confirm",
+            Self::Bad => "bad",
+            Self::Good => "good",
+            Self::Pin => "pin",
+            Self::Unpin => "unpin",
+            Self::Note => "note",
+            Self::FactorySet => "factory-set",
+            Self::Remove => "remove",
+            Self::Gc => "gc",
+            Self::Repair => "repair",
+            Self::ExternalChange => "external-change",
+            Self::RemovedByHand => "removed-by-hand",
+            Self::HistoryCut => "history-cut",
+            Self::HistoryReset => "history-reset",
+            Self::Checkpoint => "checkpoint",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Who did it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Actor {
+    /// Effective user id.
+    pub uid: u32,
+    /// The login name behind it, where one is known (`SUDO_USER`, `USER`).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Process id.
+    pub pid: u32,
+}
+
+/// Why a version is held to be bad.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The check that failed: "operator", "quick", "unit device-api.service", "http …".
+    pub check: String,
+    /// What it said.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// Exit code, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The unit's last log lines.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
+}
+
+/// One event. Fields that do not apply are absent from the line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Position in the history, from 1, without gaps.
+    pub seq: u64,
+    /// Wall time in seconds since 1970; a label, not an order.
+    pub time: i64,
+    /// Whether the clock was synchronised.
+    pub synchronised: bool,
+    /// The boot it happened in.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub boot: String,
+    /// What happened.
+    pub action: Action,
+    /// Who did it.
+    #[serde(default)]
+    pub who: Actor,
+    /// The version it is about; for a switch the new target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<VersionName>,
+    /// That version's digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// Import number, for `import` and `adopt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import_number: Option<u64>,
+    /// The role it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// For a switch: what the role pointed at before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<VersionName>,
+    /// For `rollback`: the digest of the version that was left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_digest: Option<Digest>,
+    /// For `factory-set`: whether the tree has inodes of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub isolated: bool,
+    /// The reason that was given, or the rule that decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What came of it, in a word: `done`, `failed`, `superseded`; empty for events that only record.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub outcome: String,
+    /// How long it took in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// Bytes that came back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freed_bytes: Option<u64>,
+    /// For `bad`: why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+    /// For `note`: the text. For `external-change` and `history-cut`: what was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// For `checkpoint`: all marks up to here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marks: Option<Box<Marks>>,
+}
+
+impl Event {
+    /// An event with nothing but its action; the log fills in number, time and boot when it is appended.
+    pub fn new(action: Action) -> Self {
+        Self {
+            seq: 0,
+            time: 0,
+            synchronised: false,
+            boot: String::new(),
+            action,
+            who: Actor::default(),
+            version: None,
+            digest: None,
+            import_number: None,
+            role: None,
+            from: None,
+            from_digest: None,
+            isolated: false,
+            reason: None,
+            outcome: String::new(),
+            duration_ms: None,
+            freed_bytes: None,
+            evidence: None,
+            text: None,
+            marks: None,
+        }
+    }
+
+    /// An event about one version.
+    pub fn about(action: Action, version: &VersionName, digest: Option<Digest>) -> Self {
+        Self { version: Some(version.clone()), digest, ..Self::new(action) }
+    }
+
+    /// The line that records this event behind `previous`, and the chain value it carries.
+    pub fn to_line(&self, previous: &Chain) -> (Vec<u8>, Chain) {
+        let json = serde_json::to_vec(self).expect("an event holds nothing that JSON cannot");
+        let chain = next_chain(previous, &json);
+        let mut line = blake3::Hash::from_bytes(chain).to_hex().as_bytes().to_vec();
+        line.push(b' ');
+        line.extend_from_slice(&json);
+        line.push(b'\n');
+        (line, chain)
+    }
+
+    /// Reads a line (without its newline) that follows `previous`.
+    ///
+    /// # Errors
+    ///
+    /// [`LineError`] tells a broken chain from a line that makes no sense.
+    pub fn from_line(line: &[u8], previous: &Chain) -> Result<(Self, Chain), LineError> {
+        let (hex, rest) = line.split_at_checked(64).ok_or(LineError::Malformed)?;
+        let json = rest.strip_prefix(b" ").ok_or(LineError::Malformed)?;
+        let written = blake3::Hash::from_hex(hex).map_err(|_| LineError::Malformed)?;
+        let chain = next_chain(previous, json);
+        if written != blake3::Hash::from_bytes(chain) {
+            return Err(LineError::Chain);
+        }
+        let event = serde_json::from_slice(json).map_err(|error| LineError::Event(error.to_string()))?;
+        Ok((event, chain))
+    }
+}
+
+fn next_chain(previous: &Chain, json: &[u8]) -> Chain {
+    let mut hasher = blake3::Hasher::new_derive_key(HISTORY_CONTEXT);
+    hasher.update(previous).update(json);
+    *hasher.finalize().as_bytes()
+}
+
+/// A line that is not the next event.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LineError {
+    /// Not a chain value, a space and JSON.
+    #[error("not a line of the history")]
+    Malformed,
+    /// The chain value does not follow from what stands before.
+    #[error("the chain is broken")]
+    Chain,
+    /// The chain holds, the JSON is no event.
+    #[error("not an event: {0}")]
+    Event(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_reads_back_and_every_flipped_bit_is_noticed() {
+        let event = Event { seq: 1, time: 5, ..Event::about(Action::Import, &"v1".parse().unwrap(), None) };
+        let (line, chain) = event.to_line(&CHAIN_START);
+        let bare = &line[..line.len() - 1];
+        assert_eq!(Event::from_line(bare, &CHAIN_START), Ok((event, chain)));
+        for at in 0..bare.len() {
+            let mut damaged = bare.to_vec();
+            damaged[at] ^= 1;
+            assert!(Event::from_line(&damaged, &CHAIN_START).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn an_event_of_a_newer_build_is_read() {
+        let json = br#"{"seq":3,"time":1,"synchronised":true,"action":"teleport","moon":1}"#;
+        let mut line = blake3::Hash::from_bytes(next_chain(&CHAIN_START, json)).to_hex().as_bytes().to_vec();
+        line.push(b' ');
+        line.extend_from_slice(json);
+        assert_eq!(Event::from_line(&line, &CHAIN_START).unwrap().0.action, Action::Unknown);
+    }
+}

@@ -1,0 +1,201 @@
+//! Marks: what follows from the history. Pins, notes, bad and good marks are nothing but the fold of its events.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::event::{Action, Event, Evidence};
+use super::id::Digest;
+use super::name::{Role, VersionName};
+
+/// A note on a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// When, by wall time in seconds.
+    pub time: i64,
+    /// What.
+    pub text: String,
+}
+
+/// A version that was published and not removed since, as far as the history knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// Its import number.
+    pub import_number: u64,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// What is held of a digest. Survives removal and re-import.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Standing {
+    /// Why it is bad, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bad: Option<Evidence>,
+    /// Passed its checks, or was confirmed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub good: bool,
+    /// Was `current` at some time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_current: bool,
+    /// Was left by a rollback, and not activated since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left: bool,
+}
+
+/// The fold of a history.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Marks {
+    /// Number of the last event.
+    pub last_event: u64,
+    /// Highest import number that was ever given.
+    pub highest_import: u64,
+    /// Published versions.
+    #[serde(default)]
+    pub versions: BTreeMap<VersionName, Known>,
+    /// Pinned versions.
+    #[serde(default)]
+    pub pins: BTreeSet<VersionName>,
+    /// Notes, oldest first.
+    #[serde(default)]
+    pub notes: BTreeMap<VersionName, Vec<Note>>,
+    /// By digest.
+    #[serde(default)]
+    pub standings: BTreeMap<Digest, Standing>,
+    /// What the roles pointed at when they were last recorded.
+    #[serde(default)]
+    pub roles: BTreeMap<Role, VersionName>,
+    /// Versions whose tree has inodes of its own.
+    #[serde(default)]
+    pub isolated: BTreeSet<VersionName>,
+}
+
+impl Marks {
+    /// Takes in the next event.
+    pub fn apply(&mut self, event: &Event) {
+        self.last_event = event.seq;
+        let Event { action, version, digest, .. } = event;
+        match (action, version) {
+            (Action::Import | Action::Adopt, Some(version)) => self.import(event, version),
+            (Action::Activate | Action::Rollback, Some(version)) => self.switch(event, version),
+            (Action::Remove | Action::RemovedByHand, Some(version)) => self.remove(version),
+            (Action::Pin, Some(version)) => drop(self.pins.insert(version.clone())),
+            (Action::Unpin, Some(version)) => drop(self.pins.remove(version)),
+            (Action::Note, Some(version)) => {
+                let note = Note { time: event.time, text: event.text.clone().unwrap_or_default() };
+                self.notes.entry(version.clone()).or_default().push(note);
+            }
+            (Action::FactorySet, Some(version)) => {
+                self.roles.insert(Role::Factory, version.clone());
+                if event.isolated {
+                    self.isolated.insert(version.clone());
+                }
+            }
+            (Action::ExternalChange, _) => {
+                if let Some(role) = event.role {
+                    match version {
+                        Some(version) => drop(self.roles.insert(role, version.clone())),
+                        None => drop(self.roles.remove(&role)),
+                    }
+                }
+            }
+            (Action::Checkpoint, _) => {
+                if let Some(marks) = &event.marks {
+                    *self = Self { last_event: event.seq, ..(**marks).clone() };
+                }
+            }
+            _ => {}
+        }
+        let judges = matches!(action, Action::Bad | Action::Good | Action::Confirm);
+        if let Some(digest) = digest.filter(|_| judges) {
+            let standing = self.standings.entry(digest).or_default();
+            standing.good = *action != Action::Bad;
+            match action {
+                Action::Bad => standing.bad = Some(event.evidence.clone().unwrap_or_default()),
+                Action::Confirm => (standing.bad, standing.left) = (None, false),
+                _ => {}
+            }
+        }
+    }
+
+    fn import(&mut self, event: &Event, version: &VersionName) {
+        if let (Some(import_number), Some(digest)) = (event.import_number, event.digest) {
+            self.highest_import = self.highest_import.max(import_number);
+            self.versions.insert(version.clone(), Known { import_number, digest });
+        }
+    }
+
+    fn switch(&mut self, event: &Event, version: &VersionName) {
+        if let Some(digest) = event.digest {
+            let standing = self.standings.entry(digest).or_default();
+            standing.was_current = true;
+            standing.left = false;
+        }
+        match (event.action, &event.from) {
+            (Action::Activate, Some(from)) => drop(self.roles.insert(Role::Previous, from.clone())),
+            (Action::Rollback, _) => {
+                // Its own link moved up, or the next older one takes its place; recorded with `role` if so.
+                self.roles.remove(&Role::Previous);
+                if let Some(left) = event.from_digest {
+                    self.standings.entry(left).or_default().left = true;
+                }
+            }
+            _ => {}
+        }
+        self.roles.insert(Role::Current, version.clone());
+    }
+
+    fn remove(&mut self, version: &VersionName) {
+        self.versions.remove(version);
+        self.pins.remove(version);
+        self.notes.remove(version);
+        self.isolated.remove(version);
+    }
+
+    /// What is held of this digest.
+    pub fn standing(&self, digest: &Digest) -> Standing {
+        self.standings.get(digest).cloned().unwrap_or_default()
+    }
+
+    /// Why this digest is bad, if it is.
+    pub fn bad(&self, digest: &Digest) -> Option<&Evidence> {
+        self.standings.get(digest).and_then(|standing| standing.bad.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::TreeId;
+
+    #[test]
+    fn bad_survives_removal_and_confirm_clears_it() {
+        let (name, digest): (VersionName, _) = ("v1".parse().unwrap(), Digest(TreeId::from_bytes([1; 32])));
+        let mut marks = Marks::default();
+        let about = |action| Event::about(action, &name, Some(digest));
+        marks.apply(&Event { import_number: Some(3), ..about(Action::Import) });
+        marks.apply(&about(Action::Pin));
+        marks.apply(&Event {
+            evidence: Some(Evidence { check: "http".into(), ..Evidence::default() }),
+            ..about(Action::Bad)
+        });
+        marks.apply(&about(Action::Remove));
+        assert!(marks.versions.is_empty() && marks.pins.is_empty());
+        assert_eq!(marks.highest_import, 3);
+        assert_eq!(marks.bad(&digest).unwrap().check, "http");
+        marks.apply(&about(Action::Confirm));
+        assert_eq!(marks.bad(&digest), None);
+        assert!(marks.standing(&digest).good);
+    }
+
+    #[test]
+    fn a_checkpoint_replaces_everything_before_it() {
+        let mut before = Marks::default();
+        before.apply(&Event::about(Action::Pin, &"v1".parse().unwrap(), None));
+        let checkpoint = Event { seq: 9, marks: Some(Box::new(before.clone())), ..Event::new(Action::Checkpoint) };
+        let json = serde_json::to_string(&checkpoint).unwrap();
+        let mut after = Marks::default();
+        after.apply(&serde_json::from_str(&json).unwrap());
+        assert_eq!(after, Marks { last_event: 9, ..before });
+    }
+}

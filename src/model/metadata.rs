@@ -1,0 +1,335 @@
+//! What a file is besides its bytes: mode, owner, extended attributes; and the inode class made from them.
+//!
+//! Hardlinks share an inode, so they share all of this. Two files may share an inode only if their *class* is the
+//! same, which is why an object's key is content **and** class.
+
+use std::fmt;
+
+use super::codec::{DecodeError, Reader, put_count, put_long_bytes, put_short_bytes};
+use super::id::{ContentId, XattrDigest};
+
+/// The context under which extended attributes are hashed; see `schema/FORMAT.md`.
+pub const XATTR_CONTEXT: &str = "tope-store 2026-11 xattrs v1";
+
+/// All mode bits that a file can have: permissions, set-id bits, sticky.
+pub const MODE_MASK: u32 = 0o7777;
+/// The bits that sealing takes away.
+pub const WRITE_BITS: u32 = 0o222;
+
+const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
+const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
+const CAPABILITY: &[u8] = b"security.capability";
+const USER_PREFIX: &[u8] = b"user.";
+
+/// Extended attributes: sorted by name, names unique.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Xattrs(Vec<(Box<[u8]>, Box<[u8]>)>);
+
+impl Xattrs {
+    /// None.
+    pub const fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Whether an attribute of this name is part of a version: file capabilities, `user.*` and POSIX ACLs.
+    pub fn is_recorded(name: &[u8]) -> bool {
+        name.starts_with(USER_PREFIX) || matches!(name, CAPABILITY | ACL_ACCESS | ACL_DEFAULT)
+    }
+
+    /// Sorts and takes attributes; of two with one name the later stays. Others than [recorded](Self::is_recorded)
+    /// ones are dropped.
+    pub fn collect(attributes: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Self {
+        let sorted: std::collections::BTreeMap<Box<[u8]>, Box<[u8]>> = attributes
+            .into_iter()
+            .filter(|(name, _)| Self::is_recorded(name))
+            .map(|(name, value)| (name.into_boxed_slice(), value.into_boxed_slice()))
+            .collect();
+        Self(sorted.into_iter().collect())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The attributes in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// Whether a file capability is among them.
+    pub fn has_capability(&self) -> bool {
+        self.iter().any(|(name, _)| name == CAPABILITY)
+    }
+
+    /// The digest that stands for them in an object's name.
+    pub fn digest(&self) -> XattrDigest {
+        let mut encoded = Vec::new();
+        self.encode(&mut encoded);
+        XattrDigest::from_bytes(blake3::derive_key(XATTR_CONTEXT, &encoded))
+    }
+
+    /// As they are on a sealed inode: no entry of an access list may write.
+    #[must_use]
+    fn sealed(&self) -> Self {
+        let seal = |(name, value): &(Box<[u8]>, Box<[u8]>)| {
+            let value = if **name == *ACL_ACCESS { seal_acl(value) } else { value.clone() };
+            (name.clone(), value)
+        };
+        Self(self.0.iter().map(seal).collect())
+    }
+
+    /// Those that an ordinary user may set: `user.*` only.
+    #[must_use]
+    fn squashed(&self) -> Self {
+        Self(self.0.iter().filter(|(name, _)| name.starts_with(USER_PREFIX)).cloned().collect())
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        put_count(out, self.0.len());
+        for (name, value) in self.iter() {
+            put_short_bytes(out, name);
+            put_long_bytes(out, value);
+        }
+    }
+
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut list: Vec<(Box<[u8]>, Box<[u8]>)> = Vec::new();
+        for _ in 0..reader.u32()? {
+            let name: Box<[u8]> = reader.short_bytes()?.into();
+            if !Self::is_recorded(&name) || list.last().is_some_and(|(last, _)| *last >= name) {
+                return Err(reader.invalid("extended attributes out of order or of an unknown kind"));
+            }
+            list.push((name, reader.long_bytes()?.into()));
+        }
+        Ok(Self(list))
+    }
+}
+
+/// Clears the write bit of every entry of a POSIX ACL in its on-disk form (`acl(5)`, linux/posix_acl_xattr.h: a
+/// 32-bit version, then entries of tag, permissions, id). A value of another form is left as it is.
+fn seal_acl(value: &[u8]) -> Box<[u8]> {
+    let mut sealed: Box<[u8]> = value.into();
+    if let Some(entries) = sealed.get_mut(4..) {
+        for entry in entries.chunks_exact_mut(8) {
+            entry[2] &= !2;
+        }
+    }
+    sealed
+}
+
+/// Mode, owner and extended attributes as recorded in a version.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Metadata {
+    /// Permission, set-id and sticky bits; 0o777 for symbolic links.
+    pub mode: u32,
+    /// Numeric owner.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
+    /// Recorded extended attributes.
+    pub xattrs: Xattrs,
+}
+
+impl Metadata {
+    /// Without extended attributes; bits of `mode` beyond [`MODE_MASK`] are dropped.
+    pub fn new(mode: u32, uid: u32, gid: u32) -> Self {
+        Self { mode: mode & MODE_MASK, uid, gid, xattrs: Xattrs::none() }
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.mode.to_le_bytes());
+        out.extend_from_slice(&self.uid.to_le_bytes());
+        out.extend_from_slice(&self.gid.to_le_bytes());
+        self.xattrs.encode(out);
+    }
+
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let (mode, uid, gid) = (reader.u32()?, reader.u32()?, reader.u32()?);
+        if mode & !MODE_MASK != 0 {
+            return Err(reader.invalid("a mode with unknown bits"));
+        }
+        Ok(Self { mode, uid, gid, xattrs: Xattrs::decode(reader)? })
+    }
+}
+
+/// How a store applies recorded owners: as they are, or (a store of an ordinary user) all as its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ownership {
+    /// Mode, owner and attributes are applied as recorded.
+    AsRecorded,
+    /// Everything belongs to this user and group; set-id bits and privileged attributes are recorded, not applied.
+    Squash {
+        /// The store's user.
+        uid: u32,
+        /// The store's group.
+        gid: u32,
+    },
+}
+
+impl Ownership {
+    /// What an inode of this store shows for recorded metadata, before sealing.
+    #[must_use]
+    pub fn apply(self, recorded: &Metadata) -> Metadata {
+        match self {
+            Self::AsRecorded => recorded.clone(),
+            Self::Squash { uid, gid } => {
+                // A set-id bit on a file that changed hands would grant another user's rights than the one meant.
+                let same_owner = (recorded.uid, recorded.gid) == (uid, gid);
+                let mode = if same_owner { recorded.mode } else { recorded.mode & !0o6000 };
+                Metadata { mode, uid, gid, xattrs: recorded.xattrs.squashed() }
+            }
+        }
+    }
+}
+
+/// Everything that hardlinks share besides content: what an object's inode looks like.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InodeClass {
+    /// Mode without write bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Digest of the attributes as they stand on the inode, if there are any.
+    pub xattrs: Option<Box<XattrDigest>>,
+    /// Modification time in seconds, where it is part of the identity (Python sources with a timestamp `.pyc`).
+    pub mtime: Option<i64>,
+}
+
+/// The metadata of a sealed inode and the class it makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// What the inode gets.
+    pub metadata: Metadata,
+    /// Its class.
+    pub class: InodeClass,
+}
+
+impl Sealed {
+    /// Seals applied metadata: write bits go, everything else stays.
+    pub fn of(applied: &Metadata, mtime: Option<i64>) -> Self {
+        let xattrs = applied.xattrs.sealed();
+        let mode = applied.mode & !WRITE_BITS;
+        let class = InodeClass {
+            mode,
+            uid: applied.uid,
+            gid: applied.gid,
+            xattrs: (!xattrs.is_empty()).then(|| Box::new(xattrs.digest())),
+            mtime,
+        };
+        Self { metadata: Metadata { mode, uid: applied.uid, gid: applied.gid, xattrs }, class }
+    }
+}
+
+/// An object's key: content and inode class. Its text is the object's name on disk.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// The bytes.
+    pub content: ContentId,
+    /// The inode.
+    pub class: InodeClass,
+}
+
+impl ObjectKey {
+    /// Name of the directory under `objects/`: the first two hexadecimal digits.
+    pub fn directory(&self) -> String {
+        self.content.to_hex()[..2].to_owned()
+    }
+
+    /// Name of the file in that directory.
+    pub fn file_name(&self) -> String {
+        use fmt::Write;
+        let InodeClass { mode, uid, gid, xattrs, mtime } = &self.class;
+        let mut name = self.content.to_hex()[2..].to_owned();
+        let written = write!(name, ".{mode:04o}.{uid}.{gid}")
+            .and_then(|()| xattrs.as_ref().map_or(Ok(()), |digest| write!(name, ".{digest}")))
+            .and_then(|()| mtime.map_or(Ok(()), |mtime| write!(name, ".m{mtime}")));
+        written.expect("writing to a string does not fail");
+        name
+    }
+
+    /// Reads directory and file name; `None` for anything that [`ObjectKey::file_name`] does not write.
+    pub fn parse(directory: &[u8], file_name: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(file_name).ok()?;
+        let mut parts = text.split('.');
+        let mut hex = Vec::with_capacity(64);
+        hex.extend_from_slice(directory);
+        hex.extend_from_slice(parts.next()?.as_bytes());
+        let content = ContentId::from_hex(&hex)?;
+        let mode = u32::from_str_radix(parts.next()?, 8).ok()?;
+        let (uid, gid) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let (mut xattrs, mut mtime) = (None, None);
+        for part in parts {
+            match part.strip_prefix('m') {
+                Some(seconds) => mtime = Some(seconds.parse().ok()?),
+                None => xattrs = Some(Box::new(XattrDigest::from_hex(part)?)),
+            }
+        }
+        let key = Self { content, class: InodeClass { mode, uid, gid, xattrs, mtime } };
+        // One key, one spelling: signs, leading zeros and swapped parts are not names of objects.
+        (directory.len() == 2 && key.file_name().as_bytes() == file_name).then_some(key)
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.directory(), self.file_name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(xattrs: Xattrs, mtime: Option<i64>) -> ObjectKey {
+        let metadata = Metadata { xattrs, ..Metadata::new(0o100_644, 0, 12) };
+        ObjectKey { content: ContentId::of(b"x"), class: Sealed::of(&metadata, mtime).class }
+    }
+
+    #[test]
+    fn object_names_read_back_and_have_one_spelling() {
+        let xattrs = Xattrs::collect([(b"user.a".to_vec(), b"1".to_vec())]);
+        for key in
+            [key(Xattrs::none(), None), key(xattrs.clone(), None), key(xattrs, Some(-5)), key(Xattrs::none(), Some(7))]
+        {
+            let (directory, name) = (key.directory(), key.file_name());
+            assert_eq!(ObjectKey::parse(directory.as_bytes(), name.as_bytes()), Some(key), "{name}");
+            for wrong in
+                [format!("{name}."), format!("{name}.m+1"), name.replace(".0444", ".444"), name[1..].to_owned()]
+            {
+                assert_eq!(ObjectKey::parse(directory.as_bytes(), wrong.as_bytes()), None, "{wrong}");
+            }
+        }
+        assert!(key(Xattrs::none(), None).file_name().ends_with(".0444.0.12"));
+    }
+
+    #[test]
+    fn sealing_takes_write_bits_and_nothing_else() {
+        let sealed = Sealed::of(&Metadata::new(0o6755, 1, 2), None);
+        assert_eq!(sealed.metadata, Metadata::new(0o6555, 1, 2));
+    }
+
+    #[test]
+    fn sealing_an_access_list_takes_its_write_bits() {
+        // version 2; user:: rwx; user:1000 rw-; mask rwx
+        let mut acl = vec![2, 0, 0, 0];
+        for (tag, permissions, id) in [(1_u16, 7_u16, u32::MAX), (2, 6, 1000), (0x10, 7, u32::MAX)] {
+            acl.extend_from_slice(&tag.to_le_bytes());
+            acl.extend_from_slice(&permissions.to_le_bytes());
+            acl.extend_from_slice(&id.to_le_bytes());
+        }
+        let xattrs = Xattrs::collect([(ACL_ACCESS.to_vec(), acl)]).sealed();
+        let (_, value) = xattrs.iter().next().unwrap();
+        let permissions: Vec<u8> = value[4..].chunks(8).map(|entry| entry[2]).collect();
+        assert_eq!(permissions, [5, 4, 5]);
+    }
+
+    #[test]
+    fn a_squashed_set_id_bit_is_not_applied_for_another_owner() {
+        let squash = Ownership::Squash { uid: 1000, gid: 1000 };
+        assert_eq!(squash.apply(&Metadata::new(0o4755, 0, 0)), Metadata::new(0o755, 1000, 1000));
+        assert_eq!(squash.apply(&Metadata::new(0o4755, 1000, 1000)), Metadata::new(0o4755, 1000, 1000));
+    }
+}

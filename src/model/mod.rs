@@ -1,0 +1,25 @@
+//! Pure values: no file system, no clock, no database. What they say can be checked by reading them.
+//!
+//! - [`name`]: version names, roles, entry names, paths inside a version
+//! - [`id`]: content ids, tree ids, digests
+//! - [`metadata`]: mode, owner, attributes; sealing; object keys
+//! - [`tree`]: directories as canonical, hashed values
+//! - [`manifest`]: one version's exact contents
+//! - [`event`]: what happened, and the marks that follow from it
+
+pub mod codec;
+pub mod event;
+pub mod id;
+pub mod manifest;
+pub mod marks;
+pub mod metadata;
+pub mod name;
+pub mod tree;
+
+pub use event::{Action, Event};
+pub use id::{ContentId, Digest, TreeId, XattrDigest};
+pub use manifest::{Facts, Manifest, Placement, PlacementKind, Source, SourceKind};
+pub use marks::Marks;
+pub use metadata::{InodeClass, Metadata, ObjectKey, Ownership, Sealed, Xattrs};
+pub use name::{EntryName, Role, Selector, TreePath, VersionName};
+pub use tree::{Entry, Node, Tree, TreeSet};
