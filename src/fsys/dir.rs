@@ -1,0 +1,471 @@
+//! Directory handles.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::model::{EntryName, TreePath};
+
+/// What a name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A socket.
+    Socket,
+    /// A FIFO.
+    Fifo,
+    /// A block or character device.
+    Device,
+    /// The file system did not say.
+    Unknown,
+}
+
+impl Kind {
+    fn of(kind: rustix::fs::FileType) -> Self {
+        use rustix::fs::FileType;
+        match kind {
+            FileType::RegularFile => Self::File,
+            FileType::Directory => Self::Directory,
+            FileType::Symlink => Self::Symlink,
+            FileType::Socket => Self::Socket,
+            FileType::Fifo => Self::Fifo,
+            FileType::CharacterDevice | FileType::BlockDevice => Self::Device,
+            FileType::Unknown => Self::Unknown,
+        }
+    }
+
+    /// A word for messages.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::File => "a regular file",
+            Self::Directory => "a directory",
+            Self::Symlink => "a symbolic link",
+            Self::Socket => "a socket",
+            Self::Fifo => "a FIFO",
+            Self::Device => "a device node",
+            Self::Unknown => "something unknown",
+        }
+    }
+}
+
+/// What the file system knows of an inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// What it is.
+    pub kind: Kind,
+    /// Permission, set-id and sticky bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Length in bytes.
+    pub size: u64,
+    /// Bytes that its blocks take on the medium.
+    pub allocated_bytes: u64,
+    /// Number of names.
+    pub links: u64,
+    /// Device it lies on.
+    pub device: u64,
+    /// Inode number there.
+    pub inode: u64,
+    /// Last change of the contents: seconds and nanoseconds.
+    pub mtime: (i64, u32),
+    /// Last change of the inode: seconds and nanoseconds.
+    pub ctime: (i64, u32),
+}
+
+impl Stat {
+    fn of(stat: &rustix::fs::Stat) -> Self {
+        // The widths of these fields differ between architectures; all values fit the ones chosen here.
+        #[allow(clippy::unnecessary_cast, clippy::cast_possible_wrap)]
+        Self {
+            kind: Kind::of(rustix::fs::FileType::from_raw_mode(stat.st_mode)),
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size: stat.st_size as u64,
+            allocated_bytes: stat.st_blocks as u64 * 512,
+            links: stat.st_nlink as u64,
+            device: stat.st_dev as u64,
+            inode: stat.st_ino as u64,
+            mtime: (stat.st_mtime as i64, stat.st_mtime_nsec as u32),
+            ctime: (stat.st_ctime as i64, stat.st_ctime_nsec as u32),
+        }
+    }
+
+    /// Whether both are the same inode.
+    pub fn same_inode(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
+    /// Whether nothing was written to the inode between the two looks: same inode, size and times.
+    pub fn unchanged(&self, later: &Self) -> bool {
+        self.same_inode(later) && (self.size, self.mtime, self.ctime) == (later.size, later.mtime, later.ctime)
+    }
+}
+
+/// One name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirItem {
+    /// The name.
+    pub name: EntryName,
+    /// What the directory says it is; `Unknown` on file systems that do not say.
+    pub kind: Kind,
+    /// Inode number.
+    pub inode: u64,
+}
+
+/// A directory held open.
+#[derive(Debug)]
+pub struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+const OPEN: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC).union(OFlags::RDONLY);
+
+impl Dir {
+    /// Opens a directory by path; symbolic links on the way are followed, as the user who named it expects.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        match rustix::fs::open(&path, OPEN, Mode::empty()) {
+            Ok(fd) => Ok(Self { fd, path }),
+            Err(errno) => Err(Error::io("open directory", path, errno)),
+        }
+    }
+
+    /// Opens a directory by path, making it and its parents where they are missing.
+    pub fn open_or_create(path: impl Into<PathBuf>, mode: u32) -> Result<Self> {
+        let path = path.into();
+        for ancestor in path.ancestors().collect::<Vec<_>>().into_iter().rev().filter(|p| !p.as_os_str().is_empty()) {
+            match rustix::fs::mkdir(ancestor, Mode::from_raw_mode(mode)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                // Some parents cannot be written but exist (a read-only root above a writable mount).
+                Err(errno) if rustix::fs::stat(ancestor).is_err() => {
+                    return Err(Error::io("create directory", ancestor, errno));
+                }
+                Err(_) => {}
+            }
+        }
+        Self::open(path)
+    }
+
+    /// The path it was opened by; for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of a name in it; for messages.
+    pub fn path_of(&self, name: impl AsRef<[u8]>) -> PathBuf {
+        self.path.join(OsStr::from_bytes(name.as_ref()))
+    }
+
+    fn fail(&self, verb: &'static str, name: impl AsRef<[u8]>, errno: Errno) -> Error {
+        Error::io(verb, self.path_of(name), errno)
+    }
+
+    /// Another handle to the same directory.
+    pub fn try_clone(&self) -> Result<Self> {
+        let fd = self.fd.try_clone().map_err(|error| Error::io("duplicate handle of", &self.path, error))?;
+        Ok(Self { fd, path: self.path.clone() })
+    }
+
+    /// A path by which other interfaces of this process reach the directory however deep it lies.
+    pub fn proc_path(&self) -> PathBuf {
+        use std::os::fd::AsRawFd;
+        PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
+    }
+
+    /// Opens a directory in it. A symbolic link is not followed.
+    pub fn open_dir(&self, name: impl AsRef<[u8]>) -> Result<Self> {
+        let name = name.as_ref();
+        let fd = rustix::fs::openat(&self.fd, name, OPEN | OFlags::NOFOLLOW, Mode::empty())
+            .map_err(|errno| self.fail("open directory", name, errno))?;
+        Ok(Self { fd, path: self.path_of(name) })
+    }
+
+    /// Opens a directory in it if there is one of that name.
+    pub fn try_open_dir(&self, name: impl AsRef<[u8]>) -> Result<Option<Self>> {
+        match self.open_dir(name) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(error) if error.is_io(io::ErrorKind::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens a directory in it unless that would cross into another mount.
+    pub fn open_dir_same_mount(&self, name: impl AsRef<[u8]>) -> Result<Self> {
+        let name = name.as_ref();
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        match rustix::fs::openat2(&self.fd, name, OPEN | OFlags::NOFOLLOW, Mode::empty(), resolve) {
+            Ok(fd) => Ok(Self { fd, path: self.path_of(name) }),
+            // Kernels before 5.6 and some sandboxes do not have the call; the device number tells all but bind mounts.
+            Err(Errno::NOSYS | Errno::PERM) => {
+                let inner = self.open_dir(name)?;
+                if inner.stat_self()?.device == self.stat_self()?.device {
+                    Ok(inner)
+                } else {
+                    Err(self.fail("descend into", name, Errno::XDEV))
+                }
+            }
+            Err(errno) => Err(self.fail("descend into", name, errno)),
+        }
+    }
+
+    /// Opens a directory any number of levels below, following no symbolic link on the way.
+    pub fn open_below(&self, path: &TreePath) -> Result<Self> {
+        let mut dir = self.try_clone()?;
+        for component in path.components() {
+            dir = dir.open_dir(component)?;
+        }
+        Ok(dir)
+    }
+
+    /// Makes a directory and opens it.
+    pub fn create_dir(&self, name: impl AsRef<[u8]>, mode: u32) -> Result<Self> {
+        let name = name.as_ref();
+        rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))
+            .map_err(|errno| self.fail("create directory", name, errno))?;
+        self.open_dir(name)
+    }
+
+    /// Makes a directory if there is none, and opens it.
+    pub fn ensure_dir(&self, name: impl AsRef<[u8]>, mode: u32) -> Result<Self> {
+        let name = name.as_ref();
+        match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode)) {
+            Ok(()) | Err(Errno::EXIST) => self.open_dir(name),
+            Err(errno) => Err(self.fail("create directory", name, errno)),
+        }
+    }
+
+    /// All names, sorted by bytes.
+    ///
+    /// # Errors
+    ///
+    /// Also for a name that is longer than [`EntryName`] allows, which no supported file system has.
+    pub fn items(&self) -> Result<Vec<DirItem>> {
+        let fail = |errno| Error::io("list", &self.path, errno);
+        let mut items = Vec::new();
+        for item in rustix::fs::Dir::read_from(&self.fd).map_err(fail)? {
+            let item = item.map_err(fail)?;
+            let bytes = item.file_name().to_bytes();
+            if matches!(bytes, b"." | b"..") {
+                continue;
+            }
+            let name = EntryName::new(bytes).map_err(|error| Error::source(bytes, error.to_string()))?;
+            items.push(DirItem { name, kind: Kind::of(item.file_type()), inode: item.ino() });
+        }
+        items.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(items)
+    }
+
+    /// What a name stands for; a symbolic link is not followed.
+    pub fn stat(&self, name: impl AsRef<[u8]>) -> Result<Stat> {
+        let name = name.as_ref();
+        rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map(|stat| Stat::of(&stat))
+            .map_err(|errno| self.fail("look at", name, errno))
+    }
+
+    /// What a name stands for, or `None` if there is no such name.
+    pub fn try_stat(&self, name: impl AsRef<[u8]>) -> Result<Option<Stat>> {
+        match self.stat(name) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(error) if error.is_io(io::ErrorKind::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What a name leads to when symbolic links are followed, or `None` if it leads nowhere.
+    pub fn try_stat_following(&self, name: impl AsRef<[u8]>) -> Result<Option<Stat>> {
+        let name = name.as_ref();
+        match rustix::fs::statat(&self.fd, name, AtFlags::empty()) {
+            Ok(stat) => Ok(Some(Stat::of(&stat))),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(errno) => Err(self.fail("follow", name, errno)),
+        }
+    }
+
+    /// What the directory itself is.
+    pub fn stat_self(&self) -> Result<Stat> {
+        rustix::fs::fstat(&self.fd).map(|stat| Stat::of(&stat)).map_err(|errno| Error::io("look at", &self.path, errno))
+    }
+
+    /// A symbolic link's target.
+    pub fn read_link(&self, name: impl AsRef<[u8]>) -> Result<Vec<u8>> {
+        let name = name.as_ref();
+        rustix::fs::readlinkat(&self.fd, name, Vec::new())
+            .map(std::ffi::CString::into_bytes)
+            .map_err(|errno| self.fail("read link", name, errno))
+    }
+
+    /// Makes a symbolic link.
+    pub fn symlink(&self, target: impl AsRef<[u8]>, name: impl AsRef<[u8]>) -> Result<()> {
+        let name = name.as_ref();
+        rustix::fs::symlinkat(target.as_ref(), &self.fd, name).map_err(|errno| self.fail("create link", name, errno))
+    }
+
+    /// Gives an inode a further name. A symbolic link is linked itself, not what it points at.
+    pub fn link(&self, name: impl AsRef<[u8]>, to: &Self, new: impl AsRef<[u8]>) -> Result<()> {
+        let new = new.as_ref();
+        rustix::fs::linkat(&self.fd, name.as_ref(), &to.fd, new, AtFlags::empty())
+            .map_err(|errno| to.fail("link to", new, errno))
+    }
+
+    /// Renames; what has the new name is replaced in the same instant.
+    pub fn rename(&self, name: impl AsRef<[u8]>, to: &Self, new: impl AsRef<[u8]>) -> Result<()> {
+        let new = new.as_ref();
+        rustix::fs::renameat(&self.fd, name.as_ref(), &to.fd, new).map_err(|errno| to.fail("rename to", new, errno))
+    }
+
+    /// Renames; fails with `AlreadyExists` if the new name is taken.
+    ///
+    /// Where the file system cannot do both in one step, the name is looked at first; callers hold the lock that
+    /// keeps other writers of this store away.
+    pub fn rename_new(&self, name: impl AsRef<[u8]>, to: &Self, new: impl AsRef<[u8]>) -> Result<()> {
+        let (name, new) = (name.as_ref(), new.as_ref());
+        match rustix::fs::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(()),
+            Err(Errno::INVAL | Errno::NOSYS) => match to.try_stat(new)? {
+                Some(_) => Err(to.fail("rename to", new, Errno::EXIST)),
+                None => self.rename(name, to, new),
+            },
+            Err(errno) => Err(to.fail("rename to", new, errno)),
+        }
+    }
+
+    /// Swaps two names in one step. `Unsupported` where the file system cannot.
+    pub fn exchange(&self, name: impl AsRef<[u8]>, to: &Self, other: impl AsRef<[u8]>) -> Result<()> {
+        let other = other.as_ref();
+        rustix::fs::renameat_with(&self.fd, name.as_ref(), &to.fd, other, RenameFlags::EXCHANGE).map_err(|errno| {
+            let errno = if matches!(errno, Errno::INVAL | Errno::NOSYS) { Errno::OPNOTSUPP } else { errno };
+            to.fail("exchange with", other, errno)
+        })
+    }
+
+    /// Removes a name that is not a directory.
+    pub fn remove_file(&self, name: impl AsRef<[u8]>) -> Result<()> {
+        let name = name.as_ref();
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()).map_err(|errno| self.fail("remove", name, errno))
+    }
+
+    /// Removes a name that is not a directory, if it is there; tells whether it was.
+    pub fn remove_file_if_present(&self, name: impl AsRef<[u8]>) -> Result<bool> {
+        match self.remove_file(name) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_io(io::ErrorKind::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes an empty directory.
+    pub fn remove_empty_dir(&self, name: impl AsRef<[u8]>) -> Result<()> {
+        let name = name.as_ref();
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)
+            .map_err(|errno| self.fail("remove directory", name, errno))
+    }
+
+    /// Opens a file for reading. Follows no symbolic link, waits for no FIFO, and leaves the access time alone where
+    /// that is allowed.
+    pub fn open_file(&self, name: impl AsRef<[u8]>) -> Result<File> {
+        let name = name.as_ref();
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        // Only the owner (or root) may leave the access time alone.
+        rustix::fs::openat(&self.fd, name, flags | OFlags::NOATIME, Mode::empty())
+            .or_else(|errno| match errno {
+                Errno::PERM => rustix::fs::openat(&self.fd, name, flags, Mode::empty()),
+                errno => Err(errno),
+            })
+            .map(File::from)
+            .map_err(|errno| self.fail("open", name, errno))
+    }
+
+    /// Creates a file that must not exist, open for writing and reading. The umask applies to `mode`.
+    pub fn create_file(&self, name: impl AsRef<[u8]>, mode: u32) -> Result<File> {
+        let name = name.as_ref();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
+            .map(File::from)
+            .map_err(|errno| self.fail("create", name, errno))
+    }
+
+    /// Opens a file for appending and reading, creating it if it is missing.
+    pub fn open_or_create_file(&self, name: impl AsRef<[u8]>, mode: u32) -> Result<File> {
+        let name = name.as_ref();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
+            .map(File::from)
+            .map_err(|errno| self.fail("open", name, errno))
+    }
+
+    /// The whole of a file.
+    pub fn read(&self, name: impl AsRef<[u8]>) -> Result<Vec<u8>> {
+        use io::Read;
+        let name = name.as_ref();
+        let mut bytes = Vec::new();
+        let read = self.open_file(name)?.read_to_end(&mut bytes);
+        read.map_err(|error| Error::io("read", self.path_of(name), error))?;
+        Ok(bytes)
+    }
+
+    /// The whole of a file, or `None` if there is none.
+    pub fn try_read(&self, name: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+        match self.read(name) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_io(io::ErrorKind::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Changes the owner of a name; a symbolic link's own.
+    pub fn set_owner(&self, name: impl AsRef<[u8]>, uid: u32, gid: u32) -> Result<()> {
+        let name = name.as_ref();
+        let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+        rustix::fs::chownat(&self.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| self.fail("change owner of", name, errno))
+    }
+
+    /// Makes the names in this directory durable.
+    pub fn sync(&self) -> Result<()> {
+        rustix::fs::fsync(&self.fd).map_err(|errno| Error::io("sync", &self.path, errno))
+    }
+
+    /// Makes everything on this file system durable, and reports write errors since this handle was opened (Linux
+    /// 5.8 and later).
+    pub fn sync_file_system(&self) -> Result<()> {
+        rustix::fs::syncfs(&self.fd).map_err(|errno| Error::io("sync the file system of", &self.path, errno))
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// What an open file is.
+pub fn stat_file(file: &File, path: impl FnOnce() -> PathBuf) -> Result<Stat> {
+    rustix::fs::fstat(file).map(|stat| Stat::of(&stat)).map_err(|errno| Error::io("look at", path(), errno))
+}
+
+/// Changes the mode of a directory that cannot be opened. A symbolic link is refused.
+pub(super) fn set_dir_mode(dir: &Dir, name: &[u8], mode: u32) -> Result<()> {
+    let fail = |errno| dir.fail("change mode of", name, errno);
+    if dir.stat(name)?.kind != Kind::Directory {
+        return Err(fail(Errno::NOTDIR));
+    }
+    rustix::fs::chmodat(&dir.fd, name, Mode::from_raw_mode(mode), AtFlags::empty()).map_err(fail)
+}

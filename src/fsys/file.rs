@@ -1,0 +1,172 @@
+//! Open files: metadata, extended attributes, cloning.
+//!
+//! Order matters when an inode is dressed: changing the owner clears set-id bits and file capabilities, so owner
+//! comes first, then mode, then attributes, then times.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::model::{Metadata, Xattrs};
+
+/// Longest value of an extended attribute on Linux (`XATTR_SIZE_MAX`).
+const MAX_XATTR_BYTES: usize = 64 << 10;
+
+/// The recorded extended attributes of an open file or directory.
+pub fn xattrs(fd: impl AsFd, path: impl Fn() -> std::path::PathBuf) -> Result<Xattrs> {
+    let fd = fd.as_fd();
+    let mut names = [0_u8; 1024];
+    let length = match rustix::fs::flistxattr(fd, &mut names) {
+        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Xattrs::none()),
+        Ok(length) => length,
+        Err(Errno::RANGE) => return many_xattrs(fd, path),
+        Err(errno) => return Err(Error::io("list the attributes of", path(), errno)),
+    };
+    read_xattrs(fd, &names[..length], path)
+}
+
+/// The rare file with more than a kilobyte of attribute names.
+fn many_xattrs(fd: impl AsFd, path: impl Fn() -> std::path::PathBuf) -> Result<Xattrs> {
+    let mut names = vec![0_u8; MAX_XATTR_BYTES];
+    let length =
+        rustix::fs::flistxattr(&fd, &mut names).map_err(|errno| Error::io("list the attributes of", path(), errno))?;
+    read_xattrs(fd, &names[..length], path)
+}
+
+fn read_xattrs(fd: impl AsFd, names: &[u8], path: impl Fn() -> std::path::PathBuf) -> Result<Xattrs> {
+    let mut list = Vec::new();
+    let mut value = Vec::new();
+    for name in names.split(|byte| *byte == 0).filter(|name| Xattrs::is_recorded(name)) {
+        value.resize(MAX_XATTR_BYTES, 0);
+        match rustix::fs::fgetxattr(&fd, name, value.as_mut_slice()) {
+            Ok(length) => list.push((name.to_vec(), value[..length].to_vec())),
+            // Removed between the two calls: as good as never there.
+            Err(Errno::NODATA) => {}
+            Err(errno) => return Err(Error::io("read the attributes of", path(), errno)),
+        }
+    }
+    Ok(Xattrs::collect(list))
+}
+
+/// What a fresh inode of this process looks like, so that only differences cost a call.
+#[derive(Debug, Clone, Copy)]
+pub struct Fresh {
+    uid: u32,
+    gid: u32,
+    umask: u32,
+}
+
+impl Fresh {
+    /// Asks the system once.
+    pub fn of_this_process() -> Self {
+        let umask = std::fs::read_to_string("/proc/self/status")
+            .ok()
+            .and_then(|status| {
+                status.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("Umask:")?.trim(), 8).ok())
+            })
+            // Unknown: as if every bit were masked, so that the mode is always set explicitly.
+            .unwrap_or(0o777);
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        Self { uid, gid, umask }
+    }
+
+    /// Whether a file created with this mode has exactly it.
+    fn takes_mode(&self, mode: u32) -> bool {
+        mode & (self.umask | 0o7000) == 0
+    }
+}
+
+/// Gives a file or directory, just created with `metadata.mode`, its metadata. `fresh` says what creation gave it.
+///
+/// # Errors
+///
+/// The first call that the system refuses, with `path`.
+pub fn dress(fd: impl AsFd, metadata: &Metadata, fresh: &Fresh, path: impl Fn() -> std::path::PathBuf) -> Result<()> {
+    let fd = fd.as_fd();
+    let chowned = (metadata.uid, metadata.gid) != (fresh.uid, fresh.gid);
+    if chowned {
+        rustix::fs::fchown(fd, Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))
+            .map_err(|errno| Error::io("change owner of", path(), errno))?;
+    }
+    if !fresh.takes_mode(metadata.mode) || (chowned && metadata.mode & 0o6000 != 0) {
+        set_mode(fd, metadata.mode, &path)?;
+    }
+    for (name, value) in metadata.xattrs.iter() {
+        rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty())
+            .map_err(|errno| Error::io("set attributes of", path(), errno))?;
+    }
+    Ok(())
+}
+
+/// Sets permission, set-id and sticky bits.
+pub fn set_mode(fd: impl AsFd, mode: u32, path: impl Fn() -> std::path::PathBuf) -> Result<()> {
+    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)).map_err(|errno| Error::io("change mode of", path(), errno))
+}
+
+/// Sets the modification time; the access time becomes the same.
+pub fn set_mtime(fd: impl AsFd, mtime: (i64, u32), path: impl Fn() -> std::path::PathBuf) -> Result<()> {
+    let time = Timespec { tv_sec: mtime.0, tv_nsec: mtime.1.into() };
+    rustix::fs::futimens(fd, &Timestamps { last_access: time, last_modification: time })
+        .map_err(|errno| Error::io("set the time of", path(), errno))
+}
+
+/// Shares the blocks of `from` with the empty file `to`. Gives `false` where the file system cannot do that.
+pub fn reflink(from: &File, to: &File, path: &Path) -> Result<bool> {
+    match rustix::fs::ioctl_ficlone(to, from) {
+        Ok(()) => Ok(true),
+        Err(
+            Errno::OPNOTSUPP | Errno::NOTTY | Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::TXTBSY,
+        ) => Ok(false),
+        Err(errno) => Err(Error::io("clone into", path, errno)),
+    }
+}
+
+/// Makes a file durable.
+pub fn sync(file: &File, path: impl FnOnce() -> std::path::PathBuf) -> Result<()> {
+    file.sync_all().map_err(|error| Error::io("sync", path(), error))
+}
+
+/// Drops a file's clean pages, so that what is read next comes from the medium.
+pub fn forget_cached(file: &File) {
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+}
+
+/// Reserves blocks behind the end of a file without changing its length. `false` where that is not supported.
+pub fn reserve_behind_end(file: &File, offset: u64, length: u64, path: &Path) -> Result<bool> {
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, offset, length) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
+        Err(errno) => Err(Error::io("reserve space for", path, errno)),
+    }
+}
+
+/// Whether the inode may not be changed at all (`chattr +i`); `None` where the file system has no such flag.
+pub fn immutable(fd: impl AsFd) -> Option<bool> {
+    rustix::fs::ioctl_getflags(fd).ok().map(|flags| flags.contains(rustix::fs::IFlags::IMMUTABLE))
+}
+
+/// Sets or clears the immutable flag. `false` where the file system has none or the caller may not.
+pub fn set_immutable(fd: impl AsFd, on: bool, path: &Path) -> Result<bool> {
+    let fd = fd.as_fd();
+    let Ok(mut flags) = rustix::fs::ioctl_getflags(fd) else { return Ok(false) };
+    if flags.contains(rustix::fs::IFlags::IMMUTABLE) == on {
+        return Ok(true);
+    }
+    flags.set(rustix::fs::IFlags::IMMUTABLE, on);
+    match rustix::fs::ioctl_setflags(fd, flags) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::PERM | Errno::INVAL | Errno::NOSYS) => Ok(false),
+        Err(errno) => Err(Error::io("change flags of", path, errno)),
+    }
+}
+
+/// Whether an open file is a regular file.
+pub fn is_regular(file: &File) -> io::Result<bool> {
+    let stat = rustix::fs::fstat(file)?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+}

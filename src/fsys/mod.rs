@@ -1,0 +1,30 @@
+//! The only room that touches the file system.
+//!
+//! Work is done on directory handles ([`Dir`]), never on path walks: a name is looked up in a directory that is held
+//! open, symbolic links are not followed, and a path is kept only to be named in an error. Every error carries its
+//! verb and its path.
+//!
+//! - [`dir`]: directory handles and everything done to a name
+//! - [`file`](mod@file): open files: metadata, attributes, cloning
+//! - [`durable`]: the one place that replaces a file and makes it durable
+//! - [`lock`]: kernel locks and who holds them
+//! - [`remove`]: removal of whole trees, never across a mount
+//! - [`space`]: free bytes and inodes
+//! - [`process`]: which processes use a path
+//! - [`system`]: the clock, the user, the machine
+
+#![allow(clippy::disallowed_methods)]
+
+pub mod dir;
+pub mod durable;
+pub mod file;
+pub mod lock;
+pub mod process;
+pub mod remove;
+pub mod space;
+pub mod system;
+
+pub use dir::{Dir, DirItem, Kind, Stat};
+pub use lock::{LockFile, LockGuard, LockMode};
+pub use space::Space;
+pub use system::SystemClock;

@@ -1,0 +1,60 @@
+//! The machine: its clock, this user, other processes in words.
+
+use crate::clock::{Clock, Moment};
+use crate::model::event::Actor;
+
+/// The system's wall clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Moment {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Moment { unix_seconds: now.tv_sec, synchronised: clock_synchronised(), boot_id: boot_id.trim().to_owned() }
+    }
+}
+
+/// Whether the kernel holds its clock to be synchronised (`adjtimex(2)`, `STA_UNSYNC`).
+#[allow(unsafe_code)]
+fn clock_synchronised() -> bool {
+    // SAFETY: `timex` is a plain structure of integers for which all zeros is a value; with `modes` zero the call
+    // changes nothing and only writes to the structure, which lives until it returns.
+    unsafe {
+        let mut timex: libc::timex = std::mem::zeroed();
+        libc::adjtimex(&raw mut timex) != -1 && timex.status & libc::STA_UNSYNC == 0
+    }
+}
+
+/// This process as the author of an event. `name` is the login name behind it, where the caller knows one.
+pub fn actor(name: &str) -> Actor {
+    Actor { uid: effective_uid(), name: name.to_owned(), pid: std::process::id() }
+}
+
+/// The effective user.
+pub fn effective_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// The effective group.
+pub fn effective_gid() -> u32 {
+    rustix::process::getegid().as_raw()
+}
+
+/// A process in words: number, command, since when it runs.
+pub fn describe_process(pid: i32) -> String {
+    let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { return format!("pid {pid}") };
+    let words: Vec<String> = line
+        .split(|byte| *byte == 0)
+        .filter(|word| !word.is_empty())
+        .take(6)
+        .map(|word| crate::error::Shown::bytes(word).to_string())
+        .collect();
+    let started = std::fs::metadata(format!("/proc/{pid}")).and_then(|metadata| metadata.modified()).ok();
+    let since =
+        started.and_then(|time| jiff::Timestamp::try_from(time).ok()).map(|time| time.strftime("%FT%TZ").to_string());
+    match since {
+        Some(since) => format!("pid {pid} ({}) since {since}", words.join(" ")),
+        None => format!("pid {pid} ({})", words.join(" ")),
+    }
+}
