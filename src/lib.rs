@@ -2,6 +2,8 @@
 pub mod clock;
 pub mod error;
 pub mod fsys;
+pub mod hash;
 pub mod layout;
 pub mod model;
 pub mod observe;
+pub mod scan;

@@ -1,0 +1,120 @@
+//! Hashing contents.
+//!
+//! Many small files are hashed in parallel over files; only a big one is hashed in parallel inside. A file that
+//! others can write is read; only what nobody else can write is mapped (see [`map`]), since a file that is truncated
+//! under a map kills the process.
+
+pub mod map;
+
+use std::io::{self, Read, Write};
+
+use crate::model::ContentId;
+
+/// Files up to this size are read whole into memory, one per thread.
+pub const WHOLE_BYTES: u64 = 1 << 20;
+/// Buffer for streams; also the piece that is hashed by all threads at once.
+pub const PIECE_BYTES: usize = 2 << 20;
+
+/// Reads a file of at most [`WHOLE_BYTES`] into `buffer`, replacing what was there.
+///
+/// `size` is what the file was seen to have. One byte more is asked for, so that a grown file is noticed by the
+/// caller, which compares the length with the size.
+pub fn read_whole(mut file: impl Read, size: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
+    let expected = usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1);
+    if buffer.len() < expected {
+        buffer.resize(expected, 0);
+    }
+    let mut filled = 0;
+    while filled < expected {
+        match file.read(&mut buffer[filled..expected]) {
+            Ok(0) => break,
+            Ok(count) => {
+                filled += count;
+                // A regular file gives everything it has; what is short of the buffer is its end.
+                if filled as u64 == size {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    buffer.truncate(filled);
+    Ok(())
+}
+
+/// Hashes everything that `from` gives.
+pub fn stream(from: impl Read) -> io::Result<(ContentId, u64)> {
+    copy(from, &mut io::sink())
+}
+
+/// Hashes everything that `from` gives while writing it to `to`.
+///
+/// Each piece is hashed by all threads of the pool it is called from.
+pub fn copy(mut from: impl Read, to: &mut impl Write) -> io::Result<(ContentId, u64)> {
+    let mut hasher = blake3::Hasher::new();
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        let filled = fill(&mut from, &mut piece)?;
+        if filled == 0 {
+            break;
+        }
+        to.write_all(&piece[..filled])?;
+        update(&mut hasher, &piece[..filled]);
+    }
+    Ok((ContentId::from_bytes(*hasher.finalize().as_bytes()), hasher.count()))
+}
+
+/// Below this size splitting a piece over threads costs more than it gives (measured by the crate's authors).
+const PARALLEL_BYTES: usize = 128 << 10;
+
+fn update(hasher: &mut blake3::Hasher, bytes: &[u8]) {
+    if bytes.len() < PARALLEL_BYTES {
+        hasher.update(bytes);
+    } else {
+        hasher.update_rayon(bytes);
+    }
+}
+
+fn fill(from: &mut impl Read, piece: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < piece.len() {
+        match from.read(&mut piece[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_ways_of_hashing_agree() {
+        for size in [0, 1, 1000, PARALLEL_BYTES, PIECE_BYTES + 1] {
+            let bytes: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+            let id = ContentId::of(&bytes);
+            assert_eq!(stream(&*bytes).unwrap(), (id, size as u64));
+            let mut copied = Vec::new();
+            assert_eq!(copy(&*bytes, &mut copied).unwrap(), (id, size as u64));
+            assert_eq!(copied, bytes);
+            let file = tempfile::tempfile().unwrap();
+            (&file).write_all(&bytes).unwrap();
+            assert_eq!(map::private(&file, size as u64).unwrap(), id);
+        }
+    }
+
+    #[test]
+    fn a_grown_or_shrunk_file_shows_in_the_length() {
+        let mut buffer = vec![9; 3];
+        read_whole(&b"four"[..], 3, &mut buffer).unwrap();
+        // Readers of regular files fill the buffer, so the byte too many is there.
+        assert!(buffer.len() >= 3);
+        read_whole(&b"a"[..], 3, &mut buffer).unwrap();
+        assert_eq!(buffer, b"a");
+    }
+}
