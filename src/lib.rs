@@ -5,5 +5,6 @@ pub mod fsys;
 pub mod hash;
 pub mod layout;
 pub mod model;
+pub mod object;
 pub mod observe;
 pub mod scan;

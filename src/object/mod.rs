@@ -1,0 +1,158 @@
+//! Objects: one immutable inode per content and inode class, shared by every tree that has such a file.
+//!
+//! **Invariant (I-1):** an object appears under its name complete and verified, or not at all. A file is written at
+//! its place in a private staging directory, dressed, and only then linked into `objects/`; nothing there is ever
+//! opened for writing.
+//!
+//! **Invariant:** a name proves nothing. After a power cut a correctly named object may hold zeros. An object is
+//! trusted if a published manifest refers to it ([`Published`]) or if this run made or rehashed it; any other one
+//! that is met is rehashed, and replaced if it is wrong.
+//!
+//! | died after | the next run sees |
+//! | --- | --- |
+//! | writing the staging file | nothing in `objects/`; staging is swept |
+//! | linking it into `objects/` | an object that no manifest refers to: not trusted, swept by gc |
+//! | a power cut before the barrier | the same, perhaps with wrong bytes: rehashed before use |
+//!
+//! - [`place`]: putting a file into a tree: a link to its object, making the object where there is none
+//! - [`rotate`]: a fresh inode for an object whose link count is full
+//! - [`check`]: is this inode what its key says?
+//! - [`sweep`]: removal of objects that nothing refers to
+
+pub mod check;
+pub mod place;
+pub mod rotate;
+pub mod sweep;
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::error::Result;
+use crate::fsys::Dir;
+use crate::fsys::file::Fresh;
+use crate::layout;
+use crate::model::ObjectKey;
+
+/// What published manifests record of an object besides its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recorded {
+    /// Bytes of contents.
+    pub size: u64,
+    /// Modification time: seconds and nanoseconds.
+    pub mtime: (i64, u32),
+}
+
+/// Answers whether a published manifest refers to an object.
+pub trait Published: Sync {
+    /// What was recorded of it, or `None` if no published manifest refers to it.
+    fn lookup(&self, key: &ObjectKey) -> Result<Option<Recorded>>;
+
+    /// Whether an object of this size may exist; `false` only if there is certainly none. Saves reading a big file
+    /// twice.
+    fn may_have_size(&self, _size: u64) -> bool {
+        true
+    }
+}
+
+/// Nothing is published.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NothingPublished;
+
+impl Published for NothingPublished {
+    fn lookup(&self, _key: &ObjectKey) -> Result<Option<Recorded>> {
+        Ok(None)
+    }
+
+    fn may_have_size(&self, _size: u64) -> bool {
+        false
+    }
+}
+
+/// `objects/`, and what one run knows of it.
+pub struct Objects<'a> {
+    dir: Dir,
+    /// A directory of this run's staging, for files on their way.
+    staging: Dir,
+    published: &'a dyn Published,
+    fresh: Fresh,
+    known: Known,
+    rotation: Mutex<()>,
+    links: LinkPolicy,
+    counter: std::sync::atomic::AtomicU64,
+}
+
+/// What to do where hardlinks cannot be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum LinkPolicy {
+    /// Copy, count it, say it.
+    #[default]
+    CopyIfNeeded,
+    /// Fail.
+    Require,
+}
+
+impl<'a> Objects<'a> {
+    /// The objects of the store directory `store`, used by a run that stages files in `staging`.
+    pub fn open(store: &Dir, staging: Dir, published: &'a dyn Published, links: LinkPolicy) -> Result<Self> {
+        Ok(Self {
+            dir: store.open_dir(layout::OBJECTS)?,
+            staging,
+            published,
+            fresh: Fresh::of_this_process(),
+            known: Known::default(),
+            rotation: Mutex::new(()),
+            links,
+            counter: std::sync::atomic::AtomicU64::new(0),
+        })
+    }
+
+    /// What this process's fresh inodes look like.
+    pub fn fresh(&self) -> &Fresh {
+        &self.fresh
+    }
+
+    /// Keys of the objects that this run made, with their sizes and times.
+    pub fn made(&self) -> Vec<(ObjectKey, Recorded)> {
+        self.known.all()
+    }
+
+    /// A name in staging that no other file of this run has.
+    fn staging_name(&self) -> String {
+        format!("o{}", self.counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+    }
+}
+
+/// Objects that this run made or rehashed. Many threads ask, so the map is split by content.
+#[derive(Debug)]
+struct Known {
+    shards: [Mutex<HashMap<ObjectKey, Recorded>>; 16],
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::default()) }
+    }
+}
+
+impl Known {
+    fn shard(&self, key: &ObjectKey) -> MutexGuard<'_, HashMap<ObjectKey, Recorded>> {
+        let at = usize::from(key.content.as_bytes()[0] >> 4);
+        self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, key: &ObjectKey) -> Option<Recorded> {
+        self.shard(key).get(key).copied()
+    }
+
+    fn insert(&self, key: &ObjectKey, recorded: Recorded) {
+        self.shard(key).insert(key.clone(), recorded);
+    }
+
+    fn all(&self) -> Vec<(ObjectKey, Recorded)> {
+        let shards = self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut all: Vec<_> =
+            shards.flat_map(|shard| shard.iter().map(|(k, r)| (k.clone(), *r)).collect::<Vec<_>>()).collect();
+        all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+}

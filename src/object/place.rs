@@ -1,0 +1,374 @@
+//! Putting one file into a tree.
+//!
+//! A file whose object is trusted costs one look and one link. A new one is written at its final place in the tree
+//! that is being built, and that inode is then linked into `objects/`: no copy, no rename.
+
+use std::fs::File;
+use std::io::{self, Write};
+
+use super::check;
+use super::{LinkPolicy, Objects, Recorded};
+use crate::error::{Error, Result};
+use crate::fsys::{Dir, file};
+use crate::hash;
+use crate::model::{ContentId, InodeClass, ObjectKey, Sealed};
+
+/// A place for a file: a directory and a free name in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Spot<'a> {
+    /// The directory.
+    pub dir: &'a Dir,
+    /// The name.
+    pub name: &'a [u8],
+}
+
+impl Spot<'_> {
+    fn path(&self) -> std::path::PathBuf {
+        self.dir.path_of(self.name)
+    }
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// Its object.
+    pub key: ObjectKey,
+    /// Size and modification time of the object.
+    pub recorded: Recorded,
+    /// How it got there.
+    pub how: How,
+}
+
+/// How a file got to its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum How {
+    /// A new object was made, and the file is a link to it.
+    New,
+    /// A new object was made by sharing the source's blocks.
+    NewReflinked,
+    /// A link to an object that was there.
+    Linked,
+    /// A copy, since no link could be made here.
+    Copied,
+}
+
+/// What a new inode is to look like.
+#[derive(Debug, Clone, Copy)]
+pub struct Dress<'a> {
+    /// Sealed metadata and class.
+    pub sealed: &'a Sealed,
+    /// Modification time if a new object is made.
+    pub mtime: (i64, u32),
+}
+
+impl Objects<'_> {
+    /// Links a trusted, intact object to a place. `None` if there is none: the caller makes it from its bytes.
+    pub fn place_known(&self, key: &ObjectKey, spot: Spot<'_>) -> Result<Option<Placed>> {
+        let recorded = match self.known.get(key) {
+            Some(recorded) => Some(recorded),
+            None => self.published.lookup(key)?,
+        };
+        let Some(recorded) = recorded else { return Ok(None) };
+        let name = key.to_string();
+        // A look before reuse: an object that was written to through one of its links must not spread.
+        match self.dir.try_stat(&name)? {
+            Some(stat) if check::by_stat(&stat, key, Some(&recorded)).is_ok() => {}
+            _ => return Ok(None),
+        }
+        Ok(match self.link_or_copy(key, &name, spot)? {
+            Some(how) => Some(Placed { key: key.clone(), recorded, how }),
+            None => None,
+        })
+    }
+
+    /// Whether an object is trusted and intact by one look.
+    pub fn is_known(&self, key: &ObjectKey) -> Result<Option<Recorded>> {
+        let recorded = match self.known.get(key) {
+            Some(recorded) => Some(recorded),
+            None => self.published.lookup(key)?,
+        };
+        let Some(recorded) = recorded else { return Ok(None) };
+        let stat = self.dir.try_stat(key.to_string())?;
+        Ok(stat.filter(|stat| check::by_stat(stat, key, Some(&recorded)).is_ok()).map(|_| recorded))
+    }
+
+    /// Puts bytes that are in memory, hashed to `content`, to a place.
+    pub fn place_bytes(&self, bytes: &[u8], content: ContentId, dress: Dress<'_>, spot: Spot<'_>) -> Result<Placed> {
+        let key = ObjectKey { content, class: dress.sealed.class.clone() };
+        if let Some(placed) = self.place_known(&key, spot)? {
+            return Ok(placed);
+        }
+        let mut made = spot.dir.create_file(spot.name, dress.sealed.metadata.mode)?;
+        made.write_all(bytes).map_err(|error| Error::io("write", spot.path(), error))?;
+        self.finish(&made, key, bytes.len() as u64, How::New, dress, spot)
+    }
+
+    /// Puts a stream to a place, hashing it on the way. Used where the bytes cannot be looked at twice.
+    ///
+    /// `source_error` names the source in an error of reading.
+    pub fn place_stream(
+        &self,
+        from: &mut dyn io::Read,
+        dress: Dress<'_>,
+        spot: Spot<'_>,
+        source_error: &dyn Fn(io::Error) -> Error,
+    ) -> Result<Placed> {
+        let made = spot.dir.create_file(spot.name, dress.sealed.metadata.mode)?;
+        let mut to = Blamed { file: &made, failed: None };
+        let copied = hash::copy(from, &mut to);
+        let (content, size) = match (copied, to.failed) {
+            (_, Some(error)) => return Err(Error::io("write", spot.path(), error)),
+            (Err(error), None) => return Err(source_error(error)),
+            (Ok(copied), None) => copied,
+        };
+        let key = ObjectKey { content, class: dress.sealed.class.clone() };
+        self.keep_or_link(&made, key, size, How::New, dress, spot)
+    }
+
+    /// Puts a clone of `source` to a place by sharing its blocks; `None` where the file system cannot.
+    ///
+    /// The clone is what is hashed: nobody else can write it, so the bytes hashed are the bytes stored.
+    pub fn place_clone(&self, source: &File, dress: Dress<'_>, spot: Spot<'_>) -> Result<Option<Placed>> {
+        let made = spot.dir.create_file(spot.name, dress.sealed.metadata.mode)?;
+        if !file::reflink(source, &made, &spot.path())? {
+            spot.dir.remove_file(spot.name)?;
+            return Ok(None);
+        }
+        let size = crate::fsys::dir::stat_file(&made, || spot.path())?.size;
+        let content = hash::map::private(&made, size).map_err(|error| Error::io("read", spot.path(), error))?;
+        let key = ObjectKey { content, class: dress.sealed.class.clone() };
+        self.keep_or_link(&made, key, size, How::NewReflinked, dress, spot).map(Some)
+    }
+
+    /// A file was written and turned out to have this key: keep it as the object, or link the object that is there.
+    fn keep_or_link(
+        &self,
+        made: &File,
+        key: ObjectKey,
+        size: u64,
+        how: How,
+        dress: Dress<'_>,
+        spot: Spot<'_>,
+    ) -> Result<Placed> {
+        if self.is_known(&key)?.is_some() {
+            spot.dir.remove_file(spot.name)?;
+            if let Some(placed) = self.place_known(&key, spot)? {
+                return Ok(placed);
+            }
+            // It vanished or changed in this instant; the bytes are gone with the file, so say so.
+            return Err(Error::corrupt(
+                "object",
+                self.dir.path_of(key.to_string()),
+                "it changed while it was being linked",
+            ));
+        }
+        self.finish(made, key, size, how, dress, spot)
+    }
+
+    /// Dresses a new file and links it into `objects/`.
+    fn finish(
+        &self,
+        made: &File,
+        key: ObjectKey,
+        size: u64,
+        how: How,
+        dress: Dress<'_>,
+        spot: Spot<'_>,
+    ) -> Result<Placed> {
+        let path = || spot.path();
+        let mtime = dress.sealed.class.mtime.map_or(dress.mtime, |seconds| (seconds, 0));
+        file::dress(made, &dress.sealed.metadata, &self.fresh, path)?;
+        file::set_mtime(made, mtime, path)?;
+        let recorded = Recorded { size, mtime };
+        let name = key.to_string();
+        match self.link_in(spot, &name) {
+            Ok(()) => {
+                self.known.insert(&key, recorded);
+                Ok(Placed { key, recorded, how })
+            }
+            Err(error) if error.is_io(io::ErrorKind::AlreadyExists) => self.settle(key, &name, recorded, how, spot),
+            Err(error) if self.may_copy(&error) => {
+                self.copy_in(made, &name, &dress.sealed.metadata, recorded)?;
+                self.known.insert(&key, recorded);
+                Ok(Placed { key, recorded, how: How::Copied })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The name is taken. Either another thread or run was faster, or a crash left it, or it is damaged: it is looked
+    /// at whole, used if it is right and replaced if it is not.
+    fn settle(&self, key: ObjectKey, name: &str, ours: Recorded, how: How, spot: Spot<'_>) -> Result<Placed> {
+        if self.known.get(&key).is_none() {
+            match check::fully(&self.dir, name, &key, None) {
+                Ok(Ok(stat)) if stat.size == ours.size => {
+                    self.known.insert(&key, Recorded { size: stat.size, mtime: stat.mtime });
+                }
+                Ok(_) => {
+                    tracing::warn!(object = name, "replacing an object that is not what its name says");
+                    self.replace(spot, name)?;
+                    self.known.insert(&key, ours);
+                    return Ok(Placed { key, recorded: ours, how });
+                }
+                // Swept in this instant by nobody we share the lock with: then ours takes the name after all.
+                Err(error) if error.is_io(io::ErrorKind::NotFound) => {
+                    self.link_in(spot, name)?;
+                    self.known.insert(&key, ours);
+                    return Ok(Placed { key, recorded: ours, how });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let recorded = self.known.get(&key).unwrap_or(ours);
+        spot.dir.remove_file(spot.name)?;
+        let how = self
+            .link_or_copy(&key, name, spot)?
+            .ok_or_else(|| Error::corrupt("object", self.dir.path_of(name), "it vanished while it was being linked"))?;
+        Ok(Placed { key, recorded, how })
+    }
+
+    /// Puts our file under an object's name in one step, whatever has the name now.
+    fn replace(&self, spot: Spot<'_>, name: &str) -> Result<()> {
+        let staged = self.staging_name();
+        spot.dir.link(spot.name, &self.staging, &staged)?;
+        if let Some(stat) = self.dir.try_stat(name)?
+            && stat.kind == crate::fsys::Kind::Directory
+        {
+            crate::fsys::remove::tree(&self.dir, name)?;
+        }
+        self.staging.rename(&staged, &self.dir, name)
+    }
+
+    fn link_in(&self, spot: Spot<'_>, name: &str) -> Result<()> {
+        match spot.dir.link(spot.name, &self.dir, name) {
+            Err(error) if error.is_io(io::ErrorKind::NotFound) => {
+                self.dir.ensure_dir(&name[..2], crate::layout::PRIVATE_DIR_MODE)?;
+                spot.dir.link(spot.name, &self.dir, name)
+            }
+            other => other,
+        }
+    }
+
+    /// Links an object to a place; rotates it where its link count is full, copies it where links cannot be made.
+    /// `None` if there is no such object.
+    fn link_or_copy(&self, key: &ObjectKey, name: &str, spot: Spot<'_>) -> Result<Option<How>> {
+        match self.dir.link(name, spot.dir, spot.name) {
+            Ok(()) => Ok(Some(How::Linked)),
+            Err(error) if error.is_io(io::ErrorKind::NotFound) => Ok(None),
+            Err(error) if error.raw_os_error() == Some(libc::EMLINK) => {
+                self.link_rotated(key, name, spot)?;
+                Ok(Some(How::Linked))
+            }
+            Err(error) if self.may_copy(&error) => {
+                self.copy_out(key, name, spot)?;
+                Ok(Some(How::Copied))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn may_copy(&self, error: &Error) -> bool {
+        self.links == LinkPolicy::CopyIfNeeded
+            && matches!(error.raw_os_error(), Some(libc::EPERM | libc::EXDEV | libc::EOPNOTSUPP | libc::EMLINK))
+    }
+
+    /// Copies the file at hand into `objects/`, by way of staging.
+    fn copy_in(&self, made: &File, name: &str, metadata: &crate::model::Metadata, recorded: Recorded) -> Result<()> {
+        let staged = self.staging_name();
+        self.copy_file(made, Spot { dir: &self.staging, name: staged.as_bytes() }, metadata, recorded)?;
+        match self.staging.rename_new(&staged, &self.dir, name) {
+            Err(error) if error.is_io(io::ErrorKind::NotFound) => {
+                self.dir.ensure_dir(&name[..2], crate::layout::PRIVATE_DIR_MODE)?;
+                self.staging.rename(&staged, &self.dir, name)
+            }
+            Err(error) if error.is_io(io::ErrorKind::AlreadyExists) => self.staging.rename(&staged, &self.dir, name),
+            other => other,
+        }
+    }
+
+    /// Copies an object to a place.
+    fn copy_out(&self, key: &ObjectKey, name: &str, spot: Spot<'_>) -> Result<()> {
+        let object = self.dir.open_file(name)?;
+        let stat = crate::fsys::dir::stat_file(&object, || self.dir.path_of(name))?;
+        let InodeClass { mode, uid, gid, .. } = key.class;
+        let xattrs = file::xattrs(&object, || self.dir.path_of(name))?;
+        let metadata = crate::model::Metadata { mode, uid, gid, xattrs };
+        self.copy_file(&object, spot, &metadata, Recorded { size: stat.size, mtime: stat.mtime })
+    }
+
+    /// Copies a file, by sharing blocks where that is possible, and dresses the copy.
+    pub(super) fn copy_file(
+        &self,
+        from: &File,
+        spot: Spot<'_>,
+        metadata: &crate::model::Metadata,
+        recorded: Recorded,
+    ) -> Result<()> {
+        use io::Seek;
+        let mut to = spot.dir.create_file(spot.name, metadata.mode)?;
+        if !file::reflink(from, &to, &spot.path())? {
+            let copied = (&*from).rewind().and_then(|()| io::copy(&mut &*from, &mut to));
+            copied.map_err(|error| Error::io("copy to", spot.path(), error))?;
+        }
+        file::dress(&to, metadata, &self.fresh, || spot.path())?;
+        file::set_mtime(&to, recorded.mtime, || spot.path())
+    }
+
+    /// Puts a writable file of its own to a place: a private copy of an object, with its mode as recorded.
+    pub fn place_private(
+        &self,
+        key: &ObjectKey,
+        metadata: &crate::model::Metadata,
+        recorded: Recorded,
+        spot: Spot<'_>,
+    ) -> Result<()> {
+        let object = self.dir.open_file(key.to_string())?;
+        self.copy_file(&object, spot, metadata, recorded)
+    }
+
+    /// Makes sure that an object exists for bytes that have no place in the tree.
+    pub fn keep_bytes(&self, bytes: &[u8], content: ContentId, dress: Dress<'_>) -> Result<Placed> {
+        let staged = self.staging_name();
+        let spot = Spot { dir: &self.staging, name: staged.as_bytes() };
+        let placed = self.place_bytes(bytes, content, dress, spot)?;
+        self.staging.remove_file(&staged)?;
+        Ok(placed)
+    }
+
+    /// Makes sure that an object exists for a stream that has no place in the tree.
+    pub fn keep_stream(
+        &self,
+        from: &mut dyn io::Read,
+        dress: Dress<'_>,
+        source_error: &dyn Fn(io::Error) -> Error,
+    ) -> Result<Placed> {
+        let staged = self.staging_name();
+        let spot = Spot { dir: &self.staging, name: staged.as_bytes() };
+        let placed = self.place_stream(from, dress, spot, source_error)?;
+        self.staging.remove_file(&staged)?;
+        Ok(placed)
+    }
+}
+
+/// Tells a failure to write from a failure to read when both pass through one copy.
+struct Blamed<'a> {
+    file: &'a File,
+    failed: Option<io::Error>,
+}
+
+impl Write for Blamed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.file.write(bytes) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                let raw = error.raw_os_error();
+                self.failed = Some(error);
+                Err(raw.map_or_else(|| io::Error::other("write failed"), io::Error::from_raw_os_error))
+            }
+            other => other,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
