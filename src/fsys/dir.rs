@@ -234,11 +234,16 @@ impl Dir {
         Ok(dir)
     }
 
-    /// Makes a directory and opens it.
-    pub fn create_dir(&self, name: impl AsRef<[u8]>, mode: u32) -> Result<Self> {
+    /// Makes a directory.
+    pub fn make_dir(&self, name: impl AsRef<[u8]>, mode: u32) -> Result<()> {
         let name = name.as_ref();
         rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))
-            .map_err(|errno| self.fail("create directory", name, errno))?;
+            .map_err(|errno| self.fail("create directory", name, errno))
+    }
+
+    /// Makes a directory and opens it.
+    pub fn create_dir(&self, name: impl AsRef<[u8]>, mode: u32) -> Result<Self> {
+        self.make_dir(&name, mode)?;
         self.open_dir(name)
     }
 

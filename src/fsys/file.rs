@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::{FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
@@ -73,6 +74,18 @@ impl Fresh {
             .unwrap_or(0o777);
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Self { uid, gid, umask }
+    }
+
+    /// The same, with the owner and group that creation really gave in this directory of our own: a mount option or
+    /// a set-group-id directory may decide about the group.
+    #[must_use]
+    pub fn as_in(self, own_directory: &super::Stat) -> Self {
+        Self { uid: own_directory.uid, gid: own_directory.gid, ..self }
+    }
+
+    /// Whether a fresh inode belongs to these already.
+    pub fn belongs_to(&self, uid: u32, gid: u32) -> bool {
+        (uid, gid) == (self.uid, self.gid)
     }
 
     /// Whether a file created with this mode has exactly it.
@@ -169,4 +182,15 @@ pub fn set_immutable(fd: impl AsFd, on: bool, path: &Path) -> Result<bool> {
 pub fn is_regular(file: &File) -> io::Result<bool> {
     let stat = rustix::fs::fstat(file)?;
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+}
+
+/// Opens what a user named as a source: symbolic links are followed, and it must be a regular file.
+pub fn open_source(path: &Path) -> Result<File> {
+    let opened = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|error| Error::io("open", path, error))?;
+    match is_regular(&file) {
+        Ok(true) => Ok(file),
+        Ok(false) => Err(Error::io("import", path, io::Error::other("neither a directory nor a regular file"))),
+        Err(error) => Err(Error::io("look at", path, error)),
+    }
 }

@@ -58,3 +58,37 @@ pub fn describe_process(pid: i32) -> String {
         None => format!("pid {pid} ({})", words.join(" ")),
     }
 }
+
+/// The name of the network or FUSE file system that a directory lies on, or `None` on a local one.
+///
+/// Magic numbers as in `statfs(2)`.
+pub fn network_file_system(dir: &super::Dir) -> crate::error::Result<Option<&'static str>> {
+    let stat = rustix::fs::fstatfs(dir)
+        .map_err(|errno| crate::error::Error::io("ask for the file system of", dir.path(), errno))?;
+    #[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation, clippy::unnecessary_cast)]
+    Ok(match stat.f_type as u32 {
+        0x6969 => Some("NFS"),
+        0x517b | 0xff53_4d42 | 0xfe53_4d42 => Some("SMB"),
+        0x6573_5546 => Some("FUSE"),
+        0x0102_1997 => Some("9P"),
+        0x00c3_6400 => Some("Ceph"),
+        0x5346_414f | 0x6b41_4653 => Some("AFS"),
+        0x7461_636f => Some("OCFS2"),
+        _ => None,
+    })
+}
+
+/// Raises this process's limit of open files to what the system allows, since every directory that is being worked
+/// on is held open.
+pub fn raise_open_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Without it a very wide tree may need more handles than there are; that is then an error with a path.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// The wall clock as the kernel stamps files with it: seconds and nanoseconds, one tick coarse.
+pub fn file_time_now() -> (i64, u32) {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    (now.tv_sec, u32::try_from(now.tv_nsec).unwrap_or(0))
+}

@@ -15,7 +15,7 @@ const WINDOW_BYTES: u64 = 16 << 20;
 ///
 /// Must not be called for a file that another process may truncate.
 #[allow(unsafe_code)]
-pub fn private(file: &File, size: u64) -> io::Result<ContentId> {
+pub fn private(file: &File, size: u64, threads: super::Threads) -> io::Result<ContentId> {
     let mut hasher = blake3::Hasher::new();
     let mut offset = 0;
     while offset < size {
@@ -26,7 +26,7 @@ pub fn private(file: &File, size: u64) -> io::Result<ContentId> {
         let window = unsafe { memmap2::MmapOptions::new().offset(offset).len(length_in_memory).map(file)? };
         // Advice only: without it hashing is slower, not wrong.
         let _ = window.advise(memmap2::Advice::Sequential);
-        super::update(&mut hasher, &window);
+        super::update(&mut hasher, &window, threads);
         offset += length;
     }
     Ok(ContentId::from_bytes(*hasher.finalize().as_bytes()))

@@ -13,7 +13,7 @@ use crate::model::ContentId;
 /// Files up to this size are read whole into memory, one per thread.
 pub const WHOLE_BYTES: u64 = 1 << 20;
 /// Buffer for streams; also the piece that is hashed by all threads at once.
-pub const PIECE_BYTES: usize = 2 << 20;
+pub const PIECE_BYTES: usize = 1 << 20;
 
 /// Reads a file of at most [`WHOLE_BYTES`] into `buffer`, replacing what was there.
 ///
@@ -43,15 +43,23 @@ pub fn read_whole(mut file: impl Read, size: u64, buffer: &mut Vec<u8>) -> io::R
     Ok(())
 }
 
+/// How many threads may work on one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Threads {
+    /// The calling one: where many files are hashed side by side.
+    One,
+    /// All of the pool it is called from: for one big file at a time. Must not be used inside a parallel loop, since
+    /// a thread that waits for its half may start on another big file and never come back to this one.
+    All,
+}
+
 /// Hashes everything that `from` gives.
-pub fn stream(from: impl Read) -> io::Result<(ContentId, u64)> {
-    copy(from, &mut io::sink())
+pub fn stream(from: impl Read, threads: Threads) -> io::Result<(ContentId, u64)> {
+    copy(from, &mut io::sink(), threads)
 }
 
 /// Hashes everything that `from` gives while writing it to `to`.
-///
-/// Each piece is hashed by all threads of the pool it is called from.
-pub fn copy(mut from: impl Read, to: &mut impl Write) -> io::Result<(ContentId, u64)> {
+pub fn copy(mut from: impl Read, to: &mut impl Write, threads: Threads) -> io::Result<(ContentId, u64)> {
     let mut hasher = blake3::Hasher::new();
     let mut piece = vec![0; PIECE_BYTES];
     loop {
@@ -60,7 +68,7 @@ pub fn copy(mut from: impl Read, to: &mut impl Write) -> io::Result<(ContentId, 
             break;
         }
         to.write_all(&piece[..filled])?;
-        update(&mut hasher, &piece[..filled]);
+        update(&mut hasher, &piece[..filled], threads);
     }
     Ok((ContentId::from_bytes(*hasher.finalize().as_bytes()), hasher.count()))
 }
@@ -68,8 +76,8 @@ pub fn copy(mut from: impl Read, to: &mut impl Write) -> io::Result<(ContentId, 
 /// Below this size splitting a piece over threads costs more than it gives (measured by the crate's authors).
 const PARALLEL_BYTES: usize = 128 << 10;
 
-fn update(hasher: &mut blake3::Hasher, bytes: &[u8]) {
-    if bytes.len() < PARALLEL_BYTES {
+fn update(hasher: &mut blake3::Hasher, bytes: &[u8], threads: Threads) {
+    if threads == Threads::One || bytes.len() < PARALLEL_BYTES {
         hasher.update(bytes);
     } else {
         hasher.update_rayon(bytes);
@@ -98,13 +106,13 @@ mod tests {
         for size in [0, 1, 1000, PARALLEL_BYTES, PIECE_BYTES + 1] {
             let bytes: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
             let id = ContentId::of(&bytes);
-            assert_eq!(stream(&*bytes).unwrap(), (id, size as u64));
+            assert_eq!(stream(&*bytes, Threads::One).unwrap(), (id, size as u64));
             let mut copied = Vec::new();
-            assert_eq!(copy(&*bytes, &mut copied).unwrap(), (id, size as u64));
+            assert_eq!(copy(&*bytes, &mut copied, Threads::All).unwrap(), (id, size as u64));
             assert_eq!(copied, bytes);
             let file = tempfile::tempfile().unwrap();
             (&file).write_all(&bytes).unwrap();
-            assert_eq!(map::private(&file, size as u64).unwrap(), id);
+            assert_eq!(map::private(&file, size as u64, Threads::All).unwrap(), id);
         }
     }
 

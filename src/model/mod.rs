@@ -9,6 +9,7 @@
 
 pub mod codec;
 pub mod event;
+pub mod format;
 pub mod id;
 pub mod manifest;
 pub mod marks;
@@ -17,6 +18,7 @@ pub mod name;
 pub mod tree;
 
 pub use event::{Action, Event};
+pub use format::Format;
 pub use id::{ContentId, Digest, TreeId, XattrDigest};
 pub use manifest::{Facts, Manifest, Placement, PlacementKind, Source, SourceKind};
 pub use marks::Marks;

@@ -93,7 +93,7 @@ pub fn fully(
     if digest(&xattrs) != key.class.xattrs {
         return Ok(Err(Fault::Xattrs));
     }
-    let (content, _) = hash::stream(&opened).map_err(|error| Error::io("read", path(), error))?;
+    let (content, _) = hash::stream(&opened, hash::Threads::One).map_err(|error| Error::io("read", path(), error))?;
     Ok(if content == key.content { Ok(stat) } else { Err(Fault::Content) })
 }
 

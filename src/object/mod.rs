@@ -94,11 +94,12 @@ pub enum LinkPolicy {
 impl<'a> Objects<'a> {
     /// The objects of the store directory `store`, used by a run that stages files in `staging`.
     pub fn open(store: &Dir, staging: Dir, published: &'a dyn Published, links: LinkPolicy) -> Result<Self> {
+        let fresh = Fresh::of_this_process().as_in(&staging.stat_self()?);
         Ok(Self {
             dir: store.open_dir(layout::OBJECTS)?,
             staging,
             published,
-            fresh: Fresh::of_this_process(),
+            fresh,
             known: Known::default(),
             rotation: Mutex::new(()),
             links,
@@ -155,4 +156,19 @@ impl Known {
         all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         all
     }
+}
+
+/// All objects by inode number. Costs one listing of `objects/`, without looking at a single inode.
+pub fn inodes(store: &Dir) -> Result<HashMap<u64, ObjectKey>> {
+    let objects = store.open_dir(layout::OBJECTS)?;
+    let mut inodes = HashMap::new();
+    for fan in objects.items()? {
+        let Ok(dir) = objects.open_dir(&fan.name) else { continue };
+        for item in dir.items()? {
+            if let Some(key) = ObjectKey::parse(fan.name.as_bytes(), item.name.as_bytes()) {
+                inodes.insert(item.inode, key);
+            }
+        }
+    }
+    Ok(inodes)
 }

@@ -59,6 +59,8 @@ pub struct Dress<'a> {
     pub sealed: &'a Sealed,
     /// Modification time if a new object is made.
     pub mtime: (i64, u32),
+    /// How many threads may hash it.
+    pub threads: hash::Threads,
 }
 
 impl Objects<'_> {
@@ -115,7 +117,7 @@ impl Objects<'_> {
     ) -> Result<Placed> {
         let made = spot.dir.create_file(spot.name, dress.sealed.metadata.mode)?;
         let mut to = Blamed { file: &made, failed: None };
-        let copied = hash::copy(from, &mut to);
+        let copied = hash::copy(from, &mut to, dress.threads);
         let (content, size) = match (copied, to.failed) {
             (_, Some(error)) => return Err(Error::io("write", spot.path(), error)),
             (Err(error), None) => return Err(source_error(error)),
@@ -135,7 +137,8 @@ impl Objects<'_> {
             return Ok(None);
         }
         let size = crate::fsys::dir::stat_file(&made, || spot.path())?.size;
-        let content = hash::map::private(&made, size).map_err(|error| Error::io("read", spot.path(), error))?;
+        let content =
+            hash::map::private(&made, size, dress.threads).map_err(|error| Error::io("read", spot.path(), error))?;
         let key = ObjectKey { content, class: dress.sealed.class.clone() };
         self.keep_or_link(&made, key, size, How::NewReflinked, dress, spot).map(Some)
     }
@@ -326,27 +329,51 @@ impl Objects<'_> {
         self.copy_file(&object, spot, metadata, recorded)
     }
 
-    /// Makes sure that an object exists for bytes that have no place in the tree.
-    pub fn keep_bytes(&self, bytes: &[u8], content: ContentId, dress: Dress<'_>) -> Result<Placed> {
-        let staged = self.staging_name();
-        let spot = Spot { dir: &self.staging, name: staged.as_bytes() };
-        let placed = self.place_bytes(bytes, content, dress, spot)?;
-        self.staging.remove_file(&staged)?;
-        Ok(placed)
+    /// Puts a sealed copy with an inode of its own to a place. Hashed while it is copied, unless blocks are shared.
+    pub fn place_copy(&self, key: &ObjectKey, recorded: Recorded, share_blocks: bool, spot: Spot<'_>) -> Result<()> {
+        let name = key.to_string();
+        let object = self.dir.open_file(&name)?;
+        let path = || self.dir.path_of(&name);
+        let xattrs = file::xattrs(&object, path)?;
+        if check::digest(&xattrs) != key.class.xattrs {
+            return Err(Error::corrupt("object", path(), check::Fault::Xattrs.to_string()));
+        }
+        let InodeClass { mode, uid, gid, .. } = key.class;
+        let mut copy = spot.dir.create_file(spot.name, mode)?;
+        if !(share_blocks && file::reflink(&object, &copy, &spot.path())?) {
+            let copied = hash::copy(&object, &mut copy, hash::Threads::One);
+            let (content, _) = copied.map_err(|error| Error::io("copy to", spot.path(), error))?;
+            if content != key.content {
+                return Err(Error::corrupt("object", path(), check::Fault::Content.to_string()));
+            }
+        }
+        let metadata = crate::model::Metadata { mode, uid, gid, xattrs };
+        file::dress(&copy, &metadata, &self.fresh, || spot.path())?;
+        file::set_mtime(&copy, recorded.mtime, || spot.path())
     }
 
-    /// Makes sure that an object exists for a stream that has no place in the tree.
-    pub fn keep_stream(
-        &self,
-        from: &mut dyn io::Read,
-        dress: Dress<'_>,
-        source_error: &dyn Fn(io::Error) -> Error,
-    ) -> Result<Placed> {
-        let staged = self.staging_name();
-        let spot = Spot { dir: &self.staging, name: staged.as_bytes() };
-        let placed = self.place_stream(from, dress, spot, source_error)?;
-        self.staging.remove_file(&staged)?;
-        Ok(placed)
+    /// Where an object lies; for messages.
+    pub fn path_of(&self, key: &ObjectKey) -> std::path::PathBuf {
+        self.dir.path_of(key.to_string())
+    }
+
+    /// Puts an empty file to a place: always an inode of its own, since empty files tend to be locks, and a lock
+    /// belongs to the inode.
+    pub fn place_empty(&self, metadata: &crate::model::Metadata, mtime: (i64, u32), spot: Spot<'_>) -> Result<()> {
+        let made = spot.dir.create_file(spot.name, metadata.mode)?;
+        file::dress(&made, metadata, &self.fresh, || spot.path())?;
+        file::set_mtime(&made, mtime, || spot.path())
+    }
+
+    /// A place aside, for bytes that become an object and have no place in the tree: a directory and a name that no
+    /// other file of this run has. The caller removes the name when the object is made.
+    pub fn aside(&self) -> (&Dir, String) {
+        (&self.staging, self.staging_name())
+    }
+
+    /// Whether an object of this size may exist already.
+    pub fn may_have_size(&self, size: u64) -> bool {
+        self.published.may_have_size(size)
     }
 }
 

@@ -43,7 +43,8 @@ impl Objects<'_> {
         }
         // Hash while copying: a damaged inode must not be the start of a second life.
         let mut copy = self.staging.create_file(&staged, key.class.mode)?;
-        let (content, _) = hash::copy(&object, &mut copy).map_err(|error| Error::io("copy to", path(), error))?;
+        let (content, _) =
+            hash::copy(&object, &mut copy, hash::Threads::One).map_err(|error| Error::io("copy to", path(), error))?;
         if content != key.content {
             return Err(Error::corrupt("object", self.dir.path_of(name), check::Fault::Content.to_string()));
         }
