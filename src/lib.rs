@@ -3,6 +3,7 @@ pub mod clock;
 pub mod error;
 pub mod fsys;
 pub mod hash;
+pub mod history;
 pub mod layout;
 pub mod manifests;
 pub mod materialise;

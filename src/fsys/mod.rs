@@ -6,6 +6,7 @@
 //!
 //! - [`dir`]: directory handles and everything done to a name
 //! - [`file`](mod@file): open files: metadata, attributes, cloning
+//! - [`append`]: files that only grow
 //! - [`durable`]: the one place that replaces a file and makes it durable
 //! - [`lock`]: kernel locks and who holds them
 //! - [`remove`]: removal of whole trees, never across a mount
@@ -15,6 +16,7 @@
 
 #![allow(clippy::disallowed_methods)]
 
+pub mod append;
 pub mod dir;
 pub mod durable;
 pub mod file;
@@ -23,6 +25,8 @@ pub mod process;
 pub mod remove;
 pub mod space;
 pub mod system;
+#[cfg(test)]
+pub(crate) mod test_image;
 
 pub use dir::{Dir, DirItem, Kind, Stat};
 pub use lock::{LockFile, LockGuard, LockMode};

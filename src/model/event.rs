@@ -182,9 +182,12 @@ pub struct Event {
     /// For `note`: the text. For `external-change` and `history-cut`: what was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// For `checkpoint`: all marks up to here.
+    /// For `checkpoint` and `history-reset`: all marks up to here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub marks: Option<Box<Marks>>,
+    /// For `checkpoint`: the chain value before it in hexadecimal digits, so that a segment can be checked by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain_before: Option<String>,
 }
 
 impl Event {
@@ -211,6 +214,7 @@ impl Event {
             evidence: None,
             text: None,
             marks: None,
+            chain_before: None,
         }
     }
 
@@ -245,6 +249,27 @@ impl Event {
         }
         let event = serde_json::from_slice(json).map_err(|error| LineError::Event(error.to_string()))?;
         Ok((event, chain))
+    }
+
+    /// Reads the first line of a segment (without its newline): gives the event, the chain value that it says stood
+    /// before it ([`CHAIN_START`] if it says none), and its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Event::from_line`].
+    pub fn from_first_line(line: &[u8]) -> Result<(Self, Chain, Chain), LineError> {
+        let event = Self::salvage(line).ok_or(LineError::Malformed)?;
+        let before = match &event.chain_before {
+            Some(hex) => *blake3::Hash::from_hex(hex).map_err(|_| LineError::Malformed)?.as_bytes(),
+            None => CHAIN_START,
+        };
+        Self::from_line(line, &before).map(|(event, chain)| (event, before, chain))
+    }
+
+    /// Reads the event of a line whose chain value cannot be checked, if there is one.
+    pub fn salvage(line: &[u8]) -> Option<Self> {
+        let (_, rest) = line.split_at_checked(64)?;
+        serde_json::from_slice(rest.strip_prefix(b" ")?).ok()
     }
 }
 

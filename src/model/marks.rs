@@ -99,7 +99,7 @@ impl Marks {
                     }
                 }
             }
-            (Action::Checkpoint, _) => {
+            (Action::Checkpoint | Action::HistoryReset, _) => {
                 if let Some(marks) = &event.marks {
                     *self = Self { last_event: event.seq, ..(**marks).clone() };
                 }
