@@ -6,8 +6,12 @@
 //! - [`tree`]: directories as canonical, hashed values
 //! - [`manifest`]: one version's exact contents
 //! - [`event`]: what happened, and the marks that follow from it
+//! - [`diff`]: in what two versions differ
+//! - [`glob`]: patterns of paths
+//! - [`units`]: sizes and durations as people write them
 
 pub mod codec;
+pub mod diff;
 pub mod event;
 pub mod format;
 pub mod id;
