@@ -8,6 +8,7 @@
 //! - [`event`]: what happened, and the marks that follow from it
 //! - [`diff`]: in what two versions differ
 //! - [`glob`]: patterns of paths
+//! - [`retention`]: which versions stay, which go, and why
 //! - [`units`]: sizes and durations as people write them
 
 pub mod codec;
@@ -19,6 +20,7 @@ pub mod manifest;
 pub mod marks;
 pub mod metadata;
 pub mod name;
+pub mod retention;
 pub mod tree;
 
 pub use event::{Action, Event};
