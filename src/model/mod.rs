@@ -9,12 +9,14 @@
 //! - [`diff`]: in what two versions differ
 //! - [`glob`]: patterns of paths
 //! - [`retention`]: which versions stay, which go, and why
+//! - [`glob`]: patterns of paths
 //! - [`units`]: sizes and durations as people write them
 
 pub mod codec;
 pub mod diff;
 pub mod event;
 pub mod format;
+pub mod glob;
 pub mod id;
 pub mod manifest;
 pub mod marks;
@@ -22,6 +24,7 @@ pub mod metadata;
 pub mod name;
 pub mod retention;
 pub mod tree;
+pub mod units;
 
 pub use event::{Action, Event};
 pub use format::Format;
