@@ -1,5 +1,6 @@
 //! stub
 pub mod clock;
+pub mod config;
 pub mod error;
 pub mod fsys;
 pub mod hash;

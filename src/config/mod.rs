@@ -1,0 +1,263 @@
+//! The configuration file: text in, checked values out. Pure: who reads the file passes its text.
+//!
+//! Everything is checked here, once, so that a mistake is met when the file is read and not at 3 a.m. in a rollback:
+//! unknown keys, sizes, durations, patterns, addresses, templates. Errors name the line and the key.
+//!
+//! **Invariant:** a [`Config`] holds only what can be used; nothing in the file is read and ignored.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::error::Shown;
+use crate::model::glob::PathPatterns;
+use crate::model::retention::Policy;
+use crate::model::units::{parse_duration, parse_size};
+
+mod service;
+
+pub use service::{DEFAULT_SETTLE, DEFAULT_TIMEOUT, HttpProbe, Service, Supervisor, Templates, UNIT_PLACEHOLDER};
+
+/// Where the configuration lies unless told otherwise.
+pub const DEFAULT_CONFIG_PATH: &str = "/etc/tope-store/config.toml";
+
+/// The configuration. What is absent in the file is `None` or empty, so that flags and the environment can be laid over
+/// it; only services have their defaults here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Config {
+    /// The root of the store.
+    pub root: Option<PathBuf>,
+    /// Where links to the current version's programs go.
+    pub bin_dir: Option<PathBuf>,
+    /// What imports do.
+    pub import: Import,
+    /// What `gc` keeps where the command line does not say so.
+    pub retention: Policy,
+    /// The command that is told of rollbacks, degraded states and corruption, with its arguments; empty for none.
+    pub notify: Vec<String>,
+    /// What starts and stops services.
+    pub supervisor: Supervisor,
+    /// The services that are restarted and watched, in the order of the file; unit names are unique.
+    pub services: Vec<Service>,
+}
+
+/// What imports do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Import {
+    /// Files that are copied, writable, for each version.
+    pub private: PathPatterns,
+    /// Paths that live outside the versions.
+    pub shared: PathPatterns,
+    /// How many bytes an import leaves free.
+    pub min_free: Option<u64>,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}{}: {problem}", Self::at_key(key))]
+pub struct ConfigError {
+    /// The line, from 1.
+    pub line: usize,
+    /// The key with its tables, as in `import.min_free` or `service[2].http`; empty where the text is no TOML.
+    pub key: String,
+    /// What is wrong.
+    pub problem: String,
+}
+
+impl ConfigError {
+    fn at_key(key: &str) -> String {
+        if key.is_empty() { String::new() } else { format!(", {}", Shown::text(key)) }
+    }
+}
+
+impl Config {
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for the first thing that is wrong.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let raw: Raw = toml::from_str(text).map_err(|error| located(text, &error))?;
+        let mut config = Self {
+            root: raw.root,
+            bin_dir: raw.bin_dir,
+            import: Import { private: raw.import.private, shared: raw.import.shared, min_free: raw.import.min_free },
+            retention: raw.retention.into(),
+            notify: raw.notify.map(|notify| notify.command).unwrap_or_default(),
+            supervisor: raw.supervisor.unwrap_or_default(),
+            services: Vec::with_capacity(raw.service.len()),
+        };
+        for (at, service) in raw.service.into_iter().enumerate() {
+            let span = service.span();
+            let service = service.into_inner();
+            if config.services.iter().any(|other| other.unit == service.unit) {
+                let problem = format!("{} is configured twice", Shown::text(&service.unit));
+                return Err(ConfigError {
+                    line: line_of(text, span.start),
+                    key: format!("service[{}].unit", at + 1),
+                    problem,
+                });
+            }
+            config.services.push(service);
+        }
+        Ok(config)
+    }
+}
+
+/// The file as it is spelled.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    #[serde(default, deserialize_with = "absolute")]
+    root: Option<PathBuf>,
+    #[serde(default, deserialize_with = "absolute")]
+    bin_dir: Option<PathBuf>,
+    #[serde(default)]
+    import: RawImport,
+    #[serde(default)]
+    retention: RawRetention,
+    notify: Option<RawNotify>,
+    supervisor: Option<Supervisor>,
+    #[serde(default)]
+    service: Vec<toml::Spanned<Service>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawImport {
+    #[serde(default, deserialize_with = "patterns")]
+    private: PathPatterns,
+    #[serde(default, deserialize_with = "patterns")]
+    shared: PathPatterns,
+    #[serde(default, deserialize_with = "size")]
+    min_free: Option<u64>,
+}
+
+/// The rules of [`Policy`] that make sense for a timer, by the names of their flags. How much to free is a question of
+/// the moment and has no place in a file.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawRetention {
+    keep_last: Option<u32>,
+    #[serde(default, deserialize_with = "optional_duration")]
+    keep_within: Option<Duration>,
+    keep_daily: Option<u32>,
+    keep_weekly: Option<u32>,
+    keep_monthly: Option<u32>,
+    keep_minor: Option<u32>,
+    #[serde(default, deserialize_with = "labels")]
+    keep_label: Vec<(String, String)>,
+}
+
+impl From<RawRetention> for Policy {
+    fn from(raw: RawRetention) -> Self {
+        Self {
+            keep_last: raw.keep_last,
+            keep_within: raw.keep_within,
+            keep_daily: raw.keep_daily,
+            keep_weekly: raw.keep_weekly,
+            keep_monthly: raw.keep_monthly,
+            keep_minor: raw.keep_minor,
+            keep_labels: raw.keep_label,
+            free: None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawNotify {
+    #[serde(deserialize_with = "command")]
+    command: Vec<String>,
+}
+
+fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::from(String::deserialize(deserializer)?);
+    if !path.is_absolute() {
+        return Err(serde::de::Error::custom(format!("{} is not an absolute path", Shown::path(&path))));
+    }
+    Ok(Some(path))
+}
+
+fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathPatterns, D::Error> {
+    PathPatterns::new(&Vec::<String>::deserialize(deserializer)?).map_err(|(_, error)| serde::de::Error::custom(error))
+}
+
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    parse_size(&String::deserialize(deserializer)?).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    parse_duration(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
+fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, String)>, D::Error> {
+    let label = |text: String| match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(serde::de::Error::custom(format!("{} is not a label of the form key=value", Shown::text(&text)))),
+    };
+    Vec::<String>::deserialize(deserializer)?.into_iter().map(label).collect()
+}
+
+/// A command with its arguments, run without a shell.
+fn command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let command = Vec::<String>::deserialize(deserializer)?;
+    if command.first().is_none_or(String::is_empty) {
+        return Err(serde::de::Error::custom("a command needs at least the name of a program"));
+    }
+    if command.iter().any(|word| word.contains('\0')) {
+        return Err(serde::de::Error::custom("a command cannot hold a NUL"));
+    }
+    Ok(command)
+}
+
+fn located(text: &str, error: &toml::de::Error) -> ConfigError {
+    let at = error.span().map_or(0, |span| span.start);
+    // The parser quotes what it was given, and its own sentences may have several lines.
+    let problem = error.message().trim().replace('\n', ", ");
+    let problem =
+        problem.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() }).collect();
+    ConfigError { line: line_of(text, at), key: key_at(text, at), problem }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    text.as_bytes()[..at.min(text.len())].iter().filter(|b| **b == b'\n').count() + 1
+}
+
+/// The key at whose name or value this offset lies: the last that begins before it. Empty if the text is no TOML, since
+/// there the last key that could be read may have nothing to do with the mistake.
+fn key_at(text: &str, at: usize) -> String {
+    let Ok(root) = toml::de::DeTable::parse(text) else { return String::new() };
+    let mut begun = Vec::new();
+    let mut open: Vec<(String, &toml::de::DeTable<'_>)> = vec![(String::new(), root.get_ref())];
+    while let Some((prefix, table)) = open.pop() {
+        for (name, value) in table.iter() {
+            let key =
+                if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
+            begun.push((name.span().start.min(value.span().start), key.clone()));
+            match value.get_ref() {
+                toml::de::DeValue::Table(inner) => open.push((key, inner)),
+                toml::de::DeValue::Array(items) => {
+                    for (position, item) in items.iter().enumerate() {
+                        if let toml::de::DeValue::Table(inner) = item.get_ref() {
+                            let key = format!("{key}[{}]", position + 1);
+                            begun.push((item.span().start, key.clone()));
+                            open.push((key, inner));
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    let innermost = begun.into_iter().filter(|(start, _)| *start <= at).max_by_key(|(start, key)| (*start, key.len()));
+    innermost.map(|(_, key)| key).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

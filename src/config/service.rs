@@ -1,0 +1,234 @@
+//! What starts, stops and watches services.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use super::{command, duration};
+use crate::error::Shown;
+use crate::model::units::exact_duration;
+
+/// How long a unit must run undisturbed unless told otherwise.
+pub const DEFAULT_SETTLE: Duration = Duration::from_secs(5);
+/// How long its checks may take altogether unless told otherwise.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// What stands for the unit in a template.
+pub const UNIT_PLACEHOLDER: &str = "{unit}";
+
+/// A service that is restarted and watched.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "RawService")]
+pub struct Service {
+    /// The unit that runs it.
+    pub unit: String,
+    /// How long it must run undisturbed to pass; shorter than `timeout`.
+    pub settle: Duration,
+    /// How long all its checks may take.
+    pub timeout: Duration,
+    /// An address that must answer.
+    pub http: Option<HttpProbe>,
+    /// A command that must succeed, with its arguments; empty for none.
+    pub command: Vec<String>,
+}
+
+impl Service {
+    /// The unit without its type and instance: the name of its program and of its directory below `services/`.
+    pub fn name(&self) -> &str {
+        let stem = self.unit.rsplit_once('.').map_or(self.unit.as_str(), |(stem, _)| stem);
+        stem.split_once('@').map_or(stem, |(template, _)| template)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawService {
+    #[serde(deserialize_with = "unit")]
+    unit: String,
+    #[serde(default = "default_settle", deserialize_with = "duration")]
+    settle: Duration,
+    #[serde(default = "default_timeout", deserialize_with = "duration")]
+    timeout: Duration,
+    http: Option<HttpProbe>,
+    #[serde(default, deserialize_with = "command")]
+    command: Vec<String>,
+}
+
+fn default_settle() -> Duration {
+    DEFAULT_SETTLE
+}
+
+fn default_timeout() -> Duration {
+    DEFAULT_TIMEOUT
+}
+
+impl TryFrom<RawService> for Service {
+    type Error = String;
+
+    fn try_from(raw: RawService) -> Result<Self, String> {
+        let RawService { unit, settle, timeout, http, command } = raw;
+        if settle >= timeout {
+            let (settle, timeout) = (exact_duration(settle), exact_duration(timeout));
+            return Err(format!("{unit} can never pass: it has to settle for {settle} within a timeout of {timeout}"));
+        }
+        Ok(Self { unit, settle, timeout, http, command })
+    }
+}
+
+/// A unit's name: what systemd allows (`systemd.unit(5)`), and nothing that a program could take for an option.
+fn unit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let unit = String::deserialize(deserializer)?;
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b':' | b'-' | b'_' | b'.' | b'\\' | b'@');
+    if unit.is_empty() || unit.len() > 255 || unit.starts_with(['-', '.']) || !unit.bytes().all(allowed) {
+        return Err(serde::de::Error::custom(format!("{} cannot be the name of a unit", Shown::text(&unit))));
+    }
+    Ok(unit)
+}
+
+/// What starts and stops services.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(try_from = "RawSupervisor")]
+pub enum Supervisor {
+    /// systemd.
+    #[default]
+    Systemd,
+    /// Commands made from templates.
+    Command(Templates),
+}
+
+/// The commands of a supervisor that is not systemd, with their arguments; [`UNIT_PLACEHOLDER`] stands for the unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Templates {
+    /// Starts a unit.
+    pub start: Vec<String>,
+    /// Stops a unit.
+    pub stop: Vec<String>,
+    /// Stops a unit, if it runs, and starts it.
+    pub restart: Vec<String>,
+    /// Succeeds if a unit runs.
+    pub status: Vec<String>,
+}
+
+impl Templates {
+    /// One of the templates with this unit in it. Nothing else in it is expanded, and no shell ever sees it.
+    pub fn fill(template: &[String], unit: &str) -> Vec<String> {
+        template.iter().map(|word| word.replace(UNIT_PLACEHOLDER, unit)).collect()
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Systemd,
+    Command,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSupervisor {
+    kind: Kind,
+    #[serde(default, deserialize_with = "template")]
+    start: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "template")]
+    stop: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "template")]
+    restart: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "template")]
+    status: Option<Vec<String>>,
+}
+
+fn template<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    let words = command(deserializer)?;
+    if !words.iter().any(|word| word.contains(UNIT_PLACEHOLDER)) {
+        let problem =
+            format!("{UNIT_PLACEHOLDER} must stand somewhere in the command, else it is the same for all units");
+        return Err(serde::de::Error::custom(problem));
+    }
+    Ok(Some(words))
+}
+
+impl TryFrom<RawSupervisor> for Supervisor {
+    type Error = String;
+
+    fn try_from(raw: RawSupervisor) -> Result<Self, String> {
+        let RawSupervisor { kind, start, stop, restart, status } = raw;
+        match (kind, start, stop, restart, status) {
+            (Kind::Systemd, None, None, None, None) => Ok(Self::Systemd),
+            (Kind::Systemd, ..) => Err("start, stop, restart and status go with kind = \"command\" only".into()),
+            (Kind::Command, Some(start), Some(stop), Some(restart), Some(status)) => {
+                Ok(Self::Command(Templates { start, stop, restart, status }))
+            }
+            (Kind::Command, ..) => Err("kind = \"command\" needs all of start, stop, restart and status".into()),
+        }
+    }
+}
+
+/// An address to ask over plain HTTP: `http://host[:port][/path]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpProbe {
+    /// A name or an address; an IPv6 address without its brackets.
+    pub host: String,
+    /// The port, 80 unless told otherwise.
+    pub port: u16,
+    /// Path and query, beginning with a slash.
+    pub path: String,
+}
+
+impl HttpProbe {
+    /// Reads an address.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, as a sentence that begins with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let shown = Shown::text(text);
+        let Some(rest) = text.strip_prefix("http://") else {
+            return Err(format!("{shown} does not begin with http:// (checks are made without encryption)"));
+        };
+        // It becomes part of a request's first line: nothing may end that line or begin a header.
+        if !rest.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(format!("{shown} holds a space, a control character or a letter beyond ASCII"));
+        }
+        if rest.contains('#') {
+            return Err(format!("{shown} has a fragment, which is never sent"));
+        }
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(inner) => {
+                let (host, port) = inner.split_once(']').unwrap_or(("", ""));
+                host.parse::<std::net::Ipv6Addr>().map_err(|_| format!("{shown} has a wrong IPv6 address"))?;
+                (host, port)
+            }
+            None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+        };
+        let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':');
+        if host.is_empty() || !host.bytes().all(name) {
+            return Err(format!("{shown} has no host or one that is not allowed"));
+        }
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => Some(80),
+            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok().filter(|port| *port > 0),
+            _ => None,
+        };
+        let port = port.ok_or_else(|| format!("{shown} has a wrong port"))?;
+        Ok(Self { host: host.to_owned(), port, path })
+    }
+}
+
+impl fmt::Display for HttpProbe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, path } = self;
+        if host.contains(':') {
+            write!(f, "http://[{host}]:{port}{path}")
+        } else {
+            write!(f, "http://{host}:{port}{path}")
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for HttpProbe {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
