@@ -236,7 +236,7 @@ fn key_at(text: &str, at: usize) -> String {
     let mut begun = Vec::new();
     let mut open: Vec<(String, &toml::de::DeTable<'_>)> = vec![(String::new(), root.get_ref())];
     while let Some((prefix, table)) = open.pop() {
-        for (name, value) in table.iter() {
+        for (name, value) in table {
             let key =
                 if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
             begun.push((name.span().start.min(value.span().start), key.clone()));

@@ -9,7 +9,6 @@
 //! - [`diff`]: in what two versions differ
 //! - [`glob`]: patterns of paths
 //! - [`retention`]: which versions stay, which go, and why
-//! - [`glob`]: patterns of paths
 //! - [`units`]: sizes and durations as people write them
 
 pub mod codec;

@@ -293,6 +293,7 @@ mod tests {
     }
 
     /// What `patch -p1` makes of the old file, found by the name in the patch; `None` where there is no `patch`.
+    #[allow(clippy::print_stderr, reason = "a skipped test says so")]
     fn patched(name: &str, old: &[u8], patch: &[u8]) -> Option<Vec<u8>> {
         let directory = tempfile::tempdir().unwrap();
         let mut builder = tempfile::Builder::new();

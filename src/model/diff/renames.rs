@@ -31,7 +31,7 @@ pub(super) fn pair(changes: Vec<Change>) -> Vec<Change> {
     }
     let mut partner: HashMap<usize, usize> = HashMap::new();
     for open in by_content.into_values().filter(|open| !open.removed.is_empty() && !open.added.is_empty()) {
-        pair_by_ends(open, &changes, &mut |removed, added| {
+        pair_by_ends(&open, &changes, &mut |removed, added| {
             partner.insert(removed, added);
         });
     }
@@ -72,7 +72,7 @@ impl Open {
 }
 
 /// Pairs files by the longest equal end of their paths.
-fn pair_by_ends(open: Open, changes: &[Change], found: &mut dyn FnMut(usize, usize)) {
+fn pair_by_ends(open: &Open, changes: &[Change], found: &mut dyn FnMut(usize, usize)) {
     let order = |a: &TreePath, b: &TreePath| reversed(a).cmp(reversed(b));
     let shared = |a: &TreePath, b: &TreePath| reversed(a).zip(reversed(b)).take_while(|(a, b)| a == b).count();
     from_leaves_to_root(open, changes, &order, &shared, &mut |open| pair_by_beginnings(open, changes, found));
@@ -84,7 +84,7 @@ fn pair_by_beginnings(open: &mut Open, changes: &[Change], found: &mut dyn FnMut
         return;
     }
     let shared = |a: &TreePath, b: &TreePath| a.as_bytes().iter().zip(b.as_bytes()).take_while(|(a, b)| a == b).count();
-    *open = from_leaves_to_root(std::mem::take(open), changes, &TreePath::cmp, &shared, &mut |open| {
+    *open = from_leaves_to_root(open, changes, &TreePath::cmp, &shared, &mut |open| {
         let pairs = open.removed.len().min(open.added.len());
         if pairs > 0 {
             open.removed.sort_unstable_by(|a, b| changes[*a].path.cmp(&changes[*b].path));
@@ -101,7 +101,7 @@ fn reversed(path: &TreePath) -> impl Iterator<Item = &[u8]> {
 /// Sorts by `order` and calls `visit` with the files of every node of the prefix tree that `shared` spans, leaves first;
 /// what `visit` leaves goes on to the node above. Gives what is left at the root.
 fn from_leaves_to_root(
-    open: Open,
+    open: &Open,
     changes: &[Change],
     order: &dyn Fn(&TreePath, &TreePath) -> Ordering,
     shared: &dyn Fn(&TreePath, &TreePath) -> usize,

@@ -63,7 +63,7 @@ pub(super) fn apply(newest_first: &[&Candidate], policy: &Policy, reasons: &mut 
             keep(candidate, Reason::ClockNotSynchronised);
         }
     }
-    let calendar: [(Option<u32>, fn(Date) -> String, fn(String) -> Reason); 3] = [
+    let calendar: [CalendarRule; 3] = [
         (policy.keep_daily, day, Reason::KeepDaily),
         (policy.keep_weekly, week, Reason::KeepWeekly),
         (policy.keep_monthly, month, Reason::KeepMonthly),
@@ -82,6 +82,9 @@ pub(super) fn apply(newest_first: &[&Candidate], policy: &Policy, reasons: &mut 
         }
     }
 }
+
+/// How many, what a period is called, and the reason that names it.
+type CalendarRule = (Option<u32>, fn(Date) -> String, fn(String) -> Reason);
 
 fn within_of_newest(newest_first: &[&Candidate], within: Duration, keep: &mut dyn FnMut(&Candidate, Reason)) {
     let mut timed = newest_first.iter().filter(|candidate| candidate.clock_synchronised).peekable();
@@ -127,11 +130,12 @@ fn month(date: Date) -> String {
 }
 
 fn highest_of_each_minor(sound: &[&Candidate], count: usize, keep: &mut dyn FnMut(&Candidate, Reason)) {
-    let mut minors: BTreeMap<(u64, u64), Vec<(bool, semver::Version, &Candidate)>> = BTreeMap::new();
+    // Each with whether it is a release and no pre-release: that goes before the rest of the order.
+    let mut minors: BTreeMap<(u64, u64), Vec<_>> = BTreeMap::new();
     for candidate in sound {
         if let Some(version) = candidate.name.semver() {
             let minor = minors.entry((version.major, version.minor)).or_default();
-            minor.push((version.pre.is_empty(), version, candidate));
+            minor.push((version.pre.is_empty(), version, *candidate));
         }
     }
     for ((major, minor), mut versions) in minors {
