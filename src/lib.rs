@@ -11,5 +11,6 @@ pub mod materialise;
 pub mod model;
 pub mod object;
 pub mod observe;
+pub mod refs;
 pub mod scan;
 pub mod staging;

@@ -1,0 +1,129 @@
+//! The three role links and their atomic switch.
+//!
+//! `current`, `previous` and `factory` are symbolic links in `versions/` that hold a plain version name. What runs is
+//! what they say; nothing else is asked. People change them by hand (`ln -sfn`), so reading accepts every spelling
+//! that leads to a version ([`Spelling`]); writing always makes the plain one.
+//!
+//! **Invariant:** nobody, at any instant, finds `current` missing or dangling, and no crash leaves it on anything but
+//! the old or the new version. A target is looked at under the lock before a link to it is made.
+//!
+//! **Invariant:** on activation the old version stays reachable through `current`, `previous` or `.was` throughout.
+//!
+//! **Invariant:** rolling back to `previous` or `factory` needs no free block and no free inode, reads neither the
+//! index nor the history, and is visible before anything is synced.
+//!
+//! All changes are methods of [`LockedRefs`], which holds `refs.lock`. Each begins by finishing what a crash left
+//! ([`LockedRefs::recover`]) and by giving links that lead through other roles a target of their own: otherwise the
+//! switch would move them too, or make a loop. Both only link, rename and unlink.
+//!
+//! # Activation
+//!
+//! From `current -> A`, `previous -> P` to B:
+//!
+//! | died after | `current` | `previous` | `.was` | `.next` | recovery |
+//! | --- | --- | --- | --- | --- | --- |
+//! | hardlinking `current` to `.was` | A | P | A | | drops `.was`: it leads where `current` leads |
+//! | making `.next` | A | P | A | B | drops both |
+//! | renaming `.next` over `current` | B | P | A | | renames `.was` over `previous` |
+//! | renaming `.was` over `previous` | B | A | | | nothing to do |
+//! | syncing the directory | B | A | | | durable |
+//!
+//! Where `.was` and `previous` are one inode, a rename does nothing, and `.was` is unlinked. If `current` leads to no
+//! version (absent, dangling, foreign), there is nothing to keep: no `.was`, and `previous` stays.
+//!
+//! `.next` is a hardlink of a role link with that target where there is one, else a new symbolic link. The same holds
+//! for the temporary names of the other roles, `.previous.new` and `.factory.new`, which recovery drops.
+//!
+//! # Rolling back
+//!
+//! Back to `previous` is one rename, back to `factory` a hardlink of its link renamed over `current`. A crash leaves the
+//! old version or the new one. A link in a roundabout spelling is moved as it is, and respelt after the switch if the
+//! disk has an inode for that.
+
+mod link;
+mod switch;
+mod update;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::fsys::{Dir, LockFile, LockMode};
+use crate::layout::{self, Layout};
+use crate::model::{Role, VersionName};
+
+pub use link::{RoleLink, Spelling};
+pub use switch::Switch;
+pub use update::{LockedRefs, Recovered};
+
+/// The role links of one store.
+#[derive(Debug)]
+pub struct Refs {
+    versions: Dir,
+    store: Dir,
+    layout: Layout,
+}
+
+/// What all roles point at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Roles {
+    /// What services run from.
+    pub current: RoleLink,
+    /// What ran before.
+    pub previous: RoleLink,
+    /// What the device was shipped with.
+    pub factory: RoleLink,
+}
+
+impl Roles {
+    /// One role's link.
+    pub fn get(&self, role: Role) -> &RoleLink {
+        match role {
+            Role::Current => &self.current,
+            Role::Previous => &self.previous,
+            Role::Factory => &self.factory,
+        }
+    }
+
+    /// The version that a role leads to.
+    pub fn version(&self, role: Role) -> Option<&VersionName> {
+        self.get(role).version()
+    }
+
+    /// The roles that lead to this version.
+    pub fn of(&self, version: &VersionName) -> Vec<Role> {
+        Role::ALL.into_iter().filter(|role| self.version(*role) == Some(version)).collect()
+    }
+}
+
+impl Refs {
+    /// The links in `versions`, whose lock lies in `store`.
+    pub fn new(versions: Dir, store: Dir, layout: &Layout) -> Self {
+        Self { versions, store, layout: layout.clone() }
+    }
+
+    /// Reads all three links, one after the other. Takes no lock: somebody may switch in between.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses; never because of what the links are.
+    pub fn read(&self) -> Result<Roles> {
+        Ok(Roles {
+            current: self.resolve(Role::Current.as_str())?,
+            previous: self.resolve(Role::Previous.as_str())?,
+            factory: self.resolve(Role::Factory.as_str())?,
+        })
+    }
+
+    /// Takes `refs.lock` alone.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::error::Error::Locked`] with the holder when the time is over.
+    pub fn lock(&self, timeout: Duration) -> Result<LockedRefs<'_>> {
+        let guard = LockFile::open(&self.store, layout::REFS_LOCK)?.lock(LockMode::Exclusive, timeout)?;
+        Ok(LockedRefs::new(self, guard))
+    }
+}

@@ -1,0 +1,262 @@
+//! Changes of links under the lock, and what a crash left of earlier ones.
+
+use super::{Refs, RoleLink, Roles, Spelling};
+use crate::error::{Error, Refusal, Result, Shown};
+use crate::fsys::{Kind, LockGuard};
+use crate::layout::{NEXT, WAS};
+use crate::model::{Role, VersionName};
+
+/// The role links while nobody else may switch them.
+#[must_use = "the lock is released as soon as this is dropped"]
+#[derive(Debug)]
+pub struct LockedRefs<'a> {
+    pub(super) refs: &'a Refs,
+    _lock: LockGuard,
+}
+
+/// What a crash had left.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recovered {
+    /// A switch was finished: `previous` now leads to this version.
+    pub previous: Option<VersionName>,
+    /// Temporary names that were dropped.
+    pub dropped: Vec<&'static str>,
+}
+
+/// The name under which a role's new link is made before it is renamed into place.
+pub(super) const fn temporary(role: Role) -> &'static str {
+    match role {
+        Role::Current => NEXT,
+        Role::Previous => ".previous.new",
+        Role::Factory => ".factory.new",
+    }
+}
+
+impl<'a> LockedRefs<'a> {
+    pub(super) fn new(refs: &'a Refs, lock: LockGuard) -> Self {
+        Self { refs, _lock: lock }
+    }
+
+    /// Reads all three links; they stay so while this is held, but for hands.
+    ///
+    /// # Errors
+    ///
+    /// As [`Refs::read`].
+    pub fn read(&self) -> Result<Roles> {
+        self.refs.read()
+    }
+
+    /// Makes sure that `current` still leads where the caller last saw it lead.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Superseded`] if it does not.
+    pub fn expect_current(&self, expected: Option<&VersionName>) -> Result<()> {
+        let roles = self.read()?;
+        let found = roles.version(Role::Current);
+        if found == expected {
+            return Ok(());
+        }
+        let name = |version: Option<&VersionName>| version.map_or("no version", VersionName::as_str).to_owned();
+        let message = format!("current is {}, no longer {}: somebody else switched it", name(found), name(expected));
+        Err(Error::refused(Refusal::Superseded, message))
+    }
+
+    /// Finishes a switch that a crash interrupted, or drops what is left of it. Neither needs space.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses to rename or unlink.
+    pub fn recover(&self) -> Result<Recovered> {
+        let versions = &self.refs.versions;
+        let mut recovered = Recovered::default();
+        let drop_link = |name: &'static str, recovered: &mut Recovered| -> Result<()> {
+            if self.is_link(name)? {
+                versions.remove_file(name)?;
+                recovered.dropped.push(name);
+            }
+            Ok(())
+        };
+        if self.is_link(WAS)? {
+            let was = self.refs.resolve(WAS)?.version().cloned();
+            let current = self.refs.resolve(Role::Current.as_str())?.version().cloned();
+            let replaceable = !matches!(self.refs.resolve(Role::Previous.as_str())?, RoleLink::NotALink(_));
+            match was {
+                // The switch happened, and `.was` may be the only link to the old version.
+                Some(was) if current.as_ref() != Some(&was) => {
+                    if replaceable {
+                        self.move_over(WAS, Role::Previous)?;
+                        recovered.previous = Some(was);
+                    }
+                }
+                _ => drop_link(WAS, &mut recovered)?,
+            }
+        }
+        for role in Role::ALL {
+            drop_link(temporary(role), &mut recovered)?;
+        }
+        Ok(recovered)
+    }
+
+    /// Lets `previous` lead to this version, durably. Tells whether that changed anything.
+    ///
+    /// # Errors
+    ///
+    /// There is no such version; `previous` is not a link; the system refuses.
+    pub fn set_previous(&self, version: &VersionName) -> Result<bool> {
+        self.set(Role::Previous, version)
+    }
+
+    /// Lets `factory` lead to this version, durably. Tells whether that changed anything.
+    ///
+    /// # Errors
+    ///
+    /// There is no such version; `factory` is not a link; the system refuses.
+    pub fn set_factory(&self, version: &VersionName) -> Result<bool> {
+        self.set(Role::Factory, version)
+    }
+
+    /// Removes `previous`, durably. Tells whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// `previous` is not a link; the system refuses.
+    pub fn clear_previous(&self) -> Result<bool> {
+        let roles = self.settle()?;
+        self.require_link(&roles, Role::Previous)?;
+        let removed = self.refs.versions.remove_file_if_present(Role::Previous.as_str())?;
+        self.refs.versions.sync()?;
+        Ok(removed)
+    }
+
+    fn set(&self, role: Role, version: &VersionName) -> Result<bool> {
+        let roles = self.settle()?;
+        self.require_link(&roles, role)?;
+        self.require_version(version)?;
+        if roles.get(role).is_plain() && roles.version(role) == Some(version) {
+            return Ok(false);
+        }
+        self.point(role, version, &roles)?;
+        self.refs.versions.sync()?;
+        Ok(true)
+    }
+
+    /// What every change begins with: recovers, and gives roles that lead through other roles targets of their own.
+    pub(super) fn settle(&self) -> Result<Roles> {
+        self.recover()?;
+        let mut roles = self.read()?;
+        for role in Role::ALL {
+            if let (true, Some(version)) = (roles.get(role).is_through(), roles.version(role).cloned()) {
+                self.point(role, &version, &roles)?;
+                roles = self.read()?;
+            }
+        }
+        Ok(roles)
+    }
+
+    /// Gives roles in a roundabout spelling the plain one where the disk has room for it; gives those that were
+    /// rewritten. They lead to the right version in any case, so that nothing depends on it.
+    pub(super) fn respell(&self, roles: &Roles) -> Vec<Role> {
+        let mut respelt = Vec::new();
+        for role in Role::ALL {
+            if let RoleLink::Version { version, spelling: Spelling::Roundabout { .. } } = roles.get(role) {
+                let name = temporary(role);
+                let staged = self.make_free(name).and_then(|()| self.stage_plain(name, version, roles));
+                if staged.and_then(|()| self.move_over(name, role)).is_ok() {
+                    respelt.push(role);
+                }
+            }
+        }
+        respelt
+    }
+
+    fn point(&self, role: Role, version: &VersionName, roles: &Roles) -> Result<()> {
+        self.stage(temporary(role), version, roles)?;
+        self.move_over(temporary(role), role)
+    }
+
+    /// Makes a link to `version` under a temporary name: without a new inode if any role has such a link.
+    pub(super) fn stage(&self, name: &'static str, version: &VersionName, roles: &Roles) -> Result<()> {
+        self.make_free(name)?;
+        let Err(error) = self.stage_plain(name, version, roles) else { return Ok(()) };
+        // Not spelt as it should be, but it leads there, and a full disk has room for it.
+        for role in Role::ALL {
+            let link = roles.get(role);
+            if link.version() == Some(version) && !link.is_through() && self.hardlink(role.as_str(), name)? {
+                return Ok(());
+            }
+        }
+        Err(error)
+    }
+
+    fn stage_plain(&self, name: &'static str, version: &VersionName, roles: &Roles) -> Result<()> {
+        for role in Role::ALL {
+            let link = roles.get(role);
+            if link.version() == Some(version) && link.is_plain() && self.hardlink(role.as_str(), name)? {
+                return Ok(());
+            }
+        }
+        self.refs.versions.symlink(version, name)
+    }
+
+    /// Gives a link a second name. `false` where links cannot be hardlinked: some file systems, and links that another
+    /// user made (`fs.protected_hardlinks`).
+    pub(super) fn hardlink(&self, from: &str, to: &str) -> Result<bool> {
+        use std::io::ErrorKind;
+        match self.refs.versions.link(from, &self.refs.versions, to) {
+            Ok(()) => Ok(true),
+            Err(error)
+                if [ErrorKind::PermissionDenied, ErrorKind::Unsupported, ErrorKind::TooManyLinks]
+                    .iter()
+                    .any(|kind| error.is_io(*kind)) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Renames a temporary link over a role. Between two names of one inode that does nothing, so the temporary one
+    /// is removed then.
+    pub(super) fn move_over(&self, name: &str, role: Role) -> Result<()> {
+        let versions = &self.refs.versions;
+        versions.rename(name, versions, role.as_str())?;
+        versions.remove_file_if_present(name).map(drop)
+    }
+
+    pub(super) fn make_free(&self, name: &'static str) -> Result<()> {
+        match self.refs.versions.try_stat(name)? {
+            None => Ok(()),
+            Some(stat) if stat.kind == Kind::Symlink => self.refs.versions.remove_file(name),
+            Some(stat) => Err(self.foreign(name, stat.kind)),
+        }
+    }
+
+    pub(super) fn require_link(&self, roles: &Roles, role: Role) -> Result<()> {
+        match roles.get(role) {
+            RoleLink::NotALink(kind) => Err(self.foreign(role.as_str(), *kind)),
+            _ => Ok(()),
+        }
+    }
+
+    /// A version is a directory in `versions/`, managed or not.
+    pub(super) fn require_version(&self, version: &VersionName) -> Result<()> {
+        match self.refs.versions.try_stat(version)? {
+            Some(stat) if stat.kind == Kind::Directory => Ok(()),
+            _ => Err(Error::NotFound { what: "version", name: version.to_string() }),
+        }
+    }
+
+    fn foreign(&self, name: &str, kind: Kind) -> Error {
+        let path = self.refs.versions.path_of(name);
+        Error::refused_with(
+            Refusal::ForeignFile,
+            format!("{} is {}, not a link of this store", Shown::path(&path), kind.describe()),
+            "move it away and try again",
+        )
+    }
+
+    fn is_link(&self, name: &str) -> Result<bool> {
+        Ok(self.refs.versions.try_stat(name)?.is_some_and(|stat| stat.kind == Kind::Symlink))
+    }
+}
