@@ -14,3 +14,5 @@ pub mod observe;
 pub mod refs;
 pub mod scan;
 pub mod staging;
+#[cfg(test)]
+mod test_vectors;

@@ -40,6 +40,8 @@ mod segment;
 mod write;
 
 #[cfg(test)]
+mod format_tests;
+#[cfg(test)]
 mod tests;
 
 use std::fs::File;

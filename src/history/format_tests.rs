@@ -1,0 +1,91 @@
+#![allow(clippy::disallowed_methods)]
+
+use super::*;
+use crate::model::event::{Actor, Evidence};
+use crate::model::{Digest, TreeId};
+use crate::test_vectors::vector;
+
+/// What a log of these segments says, the last one being the current.
+fn reading(segments: &[&str]) -> Reading {
+    let temporary = tempfile::tempdir().unwrap();
+    for (at, segment) in segments.iter().enumerate() {
+        let current = at + 1 == segments.len();
+        let name = if current { "history".to_owned() } else { format!("history.{:06}", at + 1) };
+        std::fs::write(temporary.path().join(name), segment).unwrap();
+    }
+    History::new(Dir::open(temporary.path()).unwrap()).read().unwrap()
+}
+
+/// The lines that these events are written as behind `chain`.
+fn written(events: &[Event], mut chain: Chain) -> String {
+    let mut bytes = Vec::new();
+    for event in events {
+        let (line, next) = event.to_line(&chain);
+        bytes.extend_from_slice(&line);
+        chain = next;
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+fn event(seq: u64, action: Action) -> Event {
+    let who = Actor { uid: 0, name: "ada".into(), pid: 812 };
+    Event { seq, time: 1_767_225_600, synchronised: true, boot: "b0".into(), who, ..Event::new(action) }
+}
+
+fn first_segment() -> Vec<Event> {
+    let (version, digest) = (Some("v1.0.0".parse().unwrap()), Some(Digest(TreeId::from_bytes([0xab; 32]))));
+    let evidence = Evidence {
+        check: "http".into(),
+        detail: "status 500".into(),
+        exit_code: Some(1),
+        log: vec!["one\ttwo".into()],
+    };
+    vec![
+        event(1, Action::Init),
+        Event {
+            version: version.clone(),
+            digest,
+            import_number: Some(1),
+            outcome: "done".into(),
+            ..event(2, Action::Import)
+        },
+        Event { version: version.clone(), text: Some("gr\u{fc}n \"1\"\n".into()), ..event(3, Action::Note) },
+        Event { version, digest, evidence: Some(evidence), synchronised: false, ..event(4, Action::Bad) },
+    ]
+}
+
+#[test]
+fn the_first_segment_is_written_as_specified() {
+    let text = vector("history-first");
+    assert_eq!(text, written(&first_segment(), CHAIN_START));
+    let reading = reading(&[text]);
+    assert_eq!((&reading.state, reading.trusted().cloned().collect::<Vec<_>>()), (&State::Sound, first_segment()));
+}
+
+#[test]
+fn the_second_segment_is_written_as_specified() {
+    let (first, second) = (vector("history-first"), vector("history-second"));
+    let before = reading(&[first]);
+    let pin = Event { version: Some("v1.0.0".parse().unwrap()), ..event(6, Action::Pin) };
+    let chain_before = Some(blake3::Hash::from_bytes(before.chain).to_hex().to_string());
+    let checkpoint = Event { marks: Some(Box::new(before.marks)), chain_before, ..event(5, Action::Checkpoint) };
+    assert_eq!(second, written(&[checkpoint, pin], before.chain));
+    let both = reading(&[first, second]);
+    assert_eq!((both.state, both.events.len()), (State::Sound, 6));
+}
+
+#[test]
+fn a_reset_is_written_as_specified() {
+    let (first, reset) = (vector("history-first"), vector("history-reset"));
+    let damaged = first.replacen("ada", "eve", 1);
+    let before = reading(&[&damaged]);
+    let expected = Event {
+        reason: Some("disk replaced".into()),
+        text: Some("history line 1: the chain is broken".into()),
+        marks: Some(Box::new(before.marks)),
+        ..event(5, Action::HistoryReset)
+    };
+    assert_eq!(reset, written(&[expected], CHAIN_START));
+    let both = reading(&[&damaged, reset]);
+    assert_eq!((both.state, both.acknowledged.len()), (State::Sound, 1));
+}
