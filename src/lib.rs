@@ -1,4 +1,5 @@
 //! stub
+pub mod archive;
 pub mod clock;
 pub mod config;
 pub mod error;
