@@ -21,8 +21,8 @@ pub struct Limits {
     pub max_total_bytes: u64,
     /// Entries of the resulting tree, directories that are only implied included. Default 4,000,000.
     pub max_entries: u64,
-    /// Decompressed bytes for each compressed one, over the whole archive; not looked at in the first 64 MiB. Default
-    /// 2000 (deflate ends at 1032).
+    /// Decompressed bytes (the holes of sparse files are among them) for each compressed one, over the whole archive;
+    /// not looked at in the first 64 MiB. Default 2000 (deflate ends at 1032).
     pub max_ratio: u64,
     /// Memory of the decoder: its window or dictionary. A zstd window is a power of two, so this is rounded down to
     /// one. Default 128 MiB, as the zstd program's (`--long=27`); `xz -9` needs 65 MiB.

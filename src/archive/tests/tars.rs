@@ -95,6 +95,21 @@ fn a_v7_tar_is_read_too() {
     assert_eq!(see(&bytes).unwrap().lines, ["- 0644 12:34 f 3"]);
 }
 
+/// GNU tar archives the second name of a symbolic link as a hard link, and a FIFO as itself.
+#[test]
+fn links_to_links_and_fifos_of_a_real_tree_do_not_stop_an_import() {
+    let top = tempfile::tempdir().unwrap();
+    symlink("nowhere", top.path().join("a")).unwrap();
+    std::fs::hard_link(top.path().join("a"), top.path().join("b")).unwrap();
+    if run(top.path(), "mkfifo --version && mkfifo pipe").is_none() {
+        return;
+    }
+    let Some(bytes) = run(top.path(), &format!("tar -c {OWNER} .")) else { return };
+    let seen = see(&bytes).unwrap();
+    assert_eq!(seen.lines, ["l 0777 12:34 a -> nowhere", "l 0777 12:34 b -> nowhere"]);
+    assert_eq!(seen.warnings(), ["pipe: a FIFO, which is not imported"]);
+}
+
 #[test]
 fn an_archive_in_several_members_streams_or_frames_is_one() {
     let top = tempfile::tempdir().unwrap();

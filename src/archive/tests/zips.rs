@@ -98,6 +98,25 @@ fn entries_without_a_mode_get_the_usual_one_and_dos_times_are_utc() {
 }
 
 #[test]
+fn the_type_in_a_mode_decides_what_an_entry_is() {
+    let with = |mode: u32| {
+        let mut bytes = one_file("dir/x", b"");
+        let at = bytes.windows(4).position(|window| window == b"PK\x01\x02").unwrap();
+        bytes[at + 38..at + 42].copy_from_slice(&(mode << 16).to_le_bytes());
+        see_zip(&bytes)
+    };
+    for (mode, what) in [(0o010_644, "FIFO"), (0o140_755, "socket")] {
+        let seen = with(mode).unwrap();
+        assert_eq!(seen.warnings(), ["dir/x: a FIFO or socket, which is not imported"], "{what}");
+        assert_eq!(seen.lines.len(), 0);
+    }
+    assert_eq!(with(0o060_644).unwrap_err().name(), "unsupported-source");
+    assert_eq!(with(0o120_777).unwrap_err().to_string(), "dir/x: a symbolic link: its target is empty");
+    assert_eq!(with(0o040_700).unwrap().lines, ["d 0755 0:0 dir", "d 0700 0:0 dir/x"]);
+    assert_eq!(with(0o104_711).unwrap().lines, ["d 0755 0:0 dir", "- 4711 0:0 dir/x 0"]);
+}
+
+#[test]
 fn hostile_zip_entries_are_refused() {
     for name in ["../xxxx", "/etc/xx", "a/../xx"] {
         let bytes = replaced(&one_file("a/b/c/x", b"1"), b"a/b/c/x", name.as_bytes());
