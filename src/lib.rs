@@ -12,8 +12,10 @@ pub mod materialise;
 pub mod model;
 pub mod object;
 pub mod observe;
+pub mod ops;
 pub mod refs;
 pub mod scan;
 pub mod staging;
+pub mod store;
 #[cfg(test)]
 mod test_vectors;

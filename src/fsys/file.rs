@@ -194,3 +194,12 @@ pub fn open_source(path: &Path) -> Result<File> {
         Err(error) => Err(Error::io("look at", path, error)),
     }
 }
+
+/// The whole of a file by its path, or `None` if there is none.
+pub fn try_read_path(path: &Path) -> Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("read", path, error)),
+    }
+}

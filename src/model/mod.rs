@@ -7,7 +7,6 @@
 //! - [`manifest`]: one version's exact contents
 //! - [`event`]: what happened, and the marks that follow from it
 //! - [`diff`]: in what two versions differ
-//! - [`glob`]: patterns of paths
 //! - [`retention`]: which versions stay, which go, and why
 //! - [`units`]: sizes and durations as people write them
 

@@ -352,6 +352,21 @@ impl Objects<'_> {
         file::set_mtime(&copy, recorded.mtime, || spot.path())
     }
 
+    /// Makes an object of another class from one with the same bytes.
+    pub fn derive(&self, from: &ObjectKey, dress: Dress<'_>) -> Result<Placed> {
+        let source = self.dir.open_file(from.to_string())?;
+        let (dir, name) = self.aside();
+        let spot = Spot { dir, name: name.as_bytes() };
+        let placed = match self.place_clone(&source, dress, spot)? {
+            Some(placed) => placed,
+            None => {
+                self.place_stream(&mut &source, dress, spot, &|error| Error::io("read", self.path_of(from), error))?
+            }
+        };
+        dir.remove_file(&name)?;
+        Ok(placed)
+    }
+
     /// Where an object lies; for messages.
     pub fn path_of(&self, key: &ObjectKey) -> std::path::PathBuf {
         self.dir.path_of(key.to_string())

@@ -1,0 +1,76 @@
+//! The arguments that all commands share, and the list of commands. Each command's own arguments are in its file.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands;
+
+/// Keep releases side by side, switch between them atomically, and go back when one is bad
+#[derive(Debug, Parser)]
+#[command(name = "tope-store", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "Examples:
+  tope-store init                                    create a store in /opt/tope
+  tope-store import build/ --version 1.2.0           import a release
+  tope-store activate 1.2.0                          switch to it
+  tope-store rollback                                go back to the one before
+  tope-store diff previous current                   what changed
+  tope-store gc --keep-last 5 --dry-run              what would be removed, and why
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 no such version, role or path, 4 refused, 5 corruption found,
+6 lock timeout, 7 rolled back, 8 manual intervention needed, 9 no store here, 130 interrupted")]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// Arguments that every command takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// The store's root [default: /opt/tope]
+    #[arg(long, global = true, env = "TOPE_ROOT", value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Work in an offline image: the root, the configuration and links are meant inside DIR
+    #[arg(long, global = true, env = "TOPE_SYSROOT", value_name = "DIR")]
+    pub sysroot: Option<PathBuf>,
+    /// The configuration [default: /etc/tope-store/config.toml, if there is one]
+    #[arg(long, global = true, env = "TOPE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Answer with exactly one JSON document on standard output, errors included
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say nothing but errors and what was asked for
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say what is being done on standard error; twice for more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Threads to work with [default: one per processor]
+    #[arg(long, global = true, env = "TOPE_JOBS", value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
+    /// Seconds to wait for a lock that another process holds
+    #[arg(long, global = true, env = "TOPE_LOCK_TIMEOUT", value_name = "SECONDS", default_value_t = 10.0)]
+    pub lock_timeout: f64,
+    /// When to use colour
+    #[arg(long, global = true, env = "TOPE_COLOR", value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+}
+
+/// All commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Init(commands::init::Arguments),
+    Import(commands::import::Arguments),
+}

@@ -1,0 +1,179 @@
+//! What a command runs with: the store's place, the configuration, where answers go, and the user's wish to stop.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use serde::Serialize;
+use tope_store::config::{Config, DEFAULT_CONFIG_PATH};
+use tope_store::error::{Error, Result, Shown};
+use tope_store::layout::{self, Layout};
+use tope_store::store::{Settings, Store};
+
+use crate::cli::{Color, Global};
+use crate::exit::Exit;
+use crate::render::json;
+use crate::render::progress::Progress;
+
+/// Everything around a command.
+pub struct Context {
+    global: Global,
+    config: Config,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Context {
+    /// Reads the configuration and sets up signals, logging and limits.
+    pub fn new(global: &Global) -> Result<Self> {
+        match global.color {
+            Color::Auto => {}
+            Color::Always => anstream::ColorChoice::Always.write_global(),
+            Color::Never => anstream::ColorChoice::Never.write_global(),
+        }
+        start_logging(global);
+        tope_store::fsys::system::raise_open_file_limit();
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            // The first one stops between two files and cleans up; the second one at once.
+            let exit = i32::from(Exit::Interrupted as u8);
+            let registered = signal_hook::flag::register_conditional_shutdown(signal, exit, Arc::clone(&interrupted))
+                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)));
+            registered.map_err(|error| Error::io("listen for signals in", ".", error))?;
+        }
+        if !global.lock_timeout.is_finite() || !(0.0..=1e9).contains(&global.lock_timeout) {
+            return Err(Error::Usage("--lock-timeout takes a number of seconds, 0 or more".into()));
+        }
+        let config = match &global.config {
+            Some(path) => tope_store::ops::configuration::load(path)?
+                .ok_or_else(|| Error::io("open", path, io::Error::from(io::ErrorKind::NotFound)))?,
+            None => {
+                let layout = Layout::new("/", global.sysroot.clone());
+                tope_store::ops::configuration::load(&layout.in_sysroot(Path::new(DEFAULT_CONFIG_PATH)))?
+                    .unwrap_or_default()
+            }
+        };
+        Ok(Self { global: global.clone(), config, interrupted })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Arguments that every command takes.
+    pub fn global(&self) -> &Global {
+        &self.global
+    }
+
+    /// Where the store lies: argument, environment, configuration, default.
+    pub fn layout(&self) -> Layout {
+        let configured = self.global.root.clone().or_else(|| self.config.root.clone());
+        let root = configured.unwrap_or_else(|| PathBuf::from(layout::DEFAULT_ROOT));
+        // Links are written with the root, so it has to be absolute.
+        let root = std::path::absolute(&root).unwrap_or(root);
+        Layout::new(root, self.global.sysroot.clone())
+    }
+
+    /// How the store is used.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            jobs: self.global.jobs,
+            lock_timeout: Duration::from_secs_f64(self.global.lock_timeout),
+            user_name: user_name(),
+        }
+    }
+
+    /// Opens the store.
+    pub fn store(&self) -> Result<Store> {
+        Store::open(self.layout(), self.settings())
+    }
+
+    /// An observer that shows progress where somebody looks.
+    pub fn progress(&self) -> Progress {
+        Progress::new(self.global.json || self.global.quiet, Arc::clone(&self.interrupted))
+    }
+
+    /// Answers: one JSON document, or text.
+    pub fn answer(&self, document: &impl Serialize, text: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+        let mut out = io::BufWriter::new(anstream::stdout().lock());
+        let written = if self.global.json { json::write(&mut out, document) } else { text(&mut out) };
+        match written.and_then(|()| out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) => Err(Error::io("write to", "standard output", error)),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Says a sentence on standard error, unless asked to be quiet.
+    pub fn say(&self, sentence: impl std::fmt::Display) {
+        if !self.global.quiet && !self.global.json {
+            let _ = writeln!(anstream::stderr(), "{sentence}");
+        }
+    }
+
+    /// Warns on standard error, unless asked to be quiet; JSON documents carry warnings themselves.
+    pub fn warn(&self, message: impl std::fmt::Display) {
+        if !self.global.quiet && !self.global.json {
+            let (style, reset) = (anstyle::AnsiColor::Yellow.on_default(), anstyle::Reset);
+            let _ = writeln!(anstream::stderr(), "{style}warning{reset}: {message}");
+        }
+    }
+
+    /// Reports an error and gives its exit code.
+    pub fn fail(&self, error: &Error) -> Exit {
+        fail_early(&self.global, error)
+    }
+}
+
+/// Reports an error before there is a context.
+pub fn fail_early(global: &Global, error: &Error) -> Exit {
+    if global.json {
+        let _ = json::write(&mut io::stdout().lock(), &json::Failure::of(error));
+    } else {
+        let (style, reset) = (anstyle::AnsiColor::Red.on_default().bold(), anstyle::Reset);
+        let mut out = anstream::stderr();
+        let _ = writeln!(out, "{style}error{reset}: {}", chain(error));
+        if let Some(hint) = error.hint() {
+            let _ = writeln!(out, "  {hint}");
+        }
+    }
+    Exit::of(error)
+}
+
+/// An error with all its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// The name behind this process: who called sudo, or who is logged in.
+fn user_name() -> String {
+    #[allow(clippy::disallowed_methods)]
+    let named = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|variable| std::env::var(variable).ok());
+    Shown::text(&named.unwrap_or_default()).to_string().replace("''", "")
+}
+
+fn start_logging(global: &Global) {
+    use tracing_subscriber::EnvFilter;
+    let default = match (global.quiet, global.verbose) {
+        (true, _) => "error",
+        (_, 0) => "warn",
+        (_, 1) => "info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_env("TOPE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .without_time()
+        .with_target(false)
+        .try_init();
+}

@@ -1,0 +1,71 @@
+//! The documents of `--json`. Exactly one per command, `schema` first; fields are added, never changed.
+//!
+//! Wire types are apart from the library's: what scripts rely on must not move with a refactoring.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use tope_store::error::Error;
+
+/// Version of all documents.
+const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+struct Document<'a, T: Serialize> {
+    schema: u32,
+    #[serde(flatten)]
+    body: &'a T,
+}
+
+/// Writes one document and a newline.
+pub fn write(out: &mut dyn Write, body: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, &Document { schema: SCHEMA, body })?;
+    out.write_all(b"\n")
+}
+
+/// A failed command.
+#[derive(Debug, Serialize)]
+pub struct Failure {
+    error: FailureBody,
+}
+
+#[derive(Debug, Serialize)]
+struct FailureBody {
+    kind: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// The document for an error.
+    pub fn of(error: &Error) -> Self {
+        Self { error: FailureBody { kind: error.name(), message: crate::context::chain(error), hint: error.hint() } }
+    }
+}
+
+/// A path in two fields: readable, and its bytes in hexadecimal digits where it is not UTF-8.
+#[derive(Debug, Clone, Serialize)]
+pub struct PathFields {
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_bytes: Option<String>,
+}
+
+impl PathFields {
+    /// The fields for a path in bytes.
+    pub fn of(path: impl AsRef<[u8]>) -> Self {
+        let bytes = path.as_ref();
+        let path_bytes = std::str::from_utf8(bytes).is_err().then(|| hex(bytes));
+        Self { path: String::from_utf8_lossy(bytes).into_owned(), path_bytes }
+    }
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,19 @@
+//! Reading the configuration file.
+
+use std::path::Path;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::fsys::file;
+
+/// Reads a configuration; `None` if there is no such file.
+///
+/// # Errors
+///
+/// [`Error::Usage`] with file, line and key of what is wrong.
+pub fn load(path: &Path) -> Result<Option<Config>> {
+    let Some(bytes) = file::try_read_path(path)? else { return Ok(None) };
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|error| Error::Usage(format!("{} is not UTF-8: {error}", path.display())))?;
+    Config::parse(text).map(Some).map_err(|error| Error::Usage(format!("{}: {error}", path.display())))
+}

@@ -1,0 +1,124 @@
+//! Publishing: the step after which a version exists.
+//!
+//! The caller has built the whole tree in its staging directory. From there:
+//!
+//! | step | died after it, the next command sees |
+//! | --- | --- |
+//! | 1. `syncfs`, before any lock | nothing; staging is swept |
+//! | 2. shared state seeded, never replacing what is there | the same; state that a retry finds in place |
+//! | 3. manifest renamed into place, durable | a manifest without tree and without event: discarded |
+//! | 4. tree renamed into place, both parents durable | manifest and tree: published, the missing event is appended |
+//! | 5. event appended, durable | published |
+//! | 6. index transaction | the same; an index that is behind is caught up |
+//!
+//! **Invariant (I-3):** a version is absent or complete, and durable before any command reports or activates it.
+
+use crate::error::{Error, Refusal, Result};
+use crate::fsys::Dir;
+use crate::model::{Action, Digest, Event, Facts, Manifest, Placement, TreeId, TreeSet, VersionName};
+use crate::staging::{self, Run};
+use crate::store::SharedStore;
+
+/// A built version, ready to be published but for its import number.
+pub struct Draft {
+    /// Its facts; the import number is filled in.
+    pub facts: Facts,
+    /// Its root tree.
+    pub root: TreeId,
+    /// Its trees.
+    pub trees: TreeSet,
+    /// Its placements.
+    pub placements: Vec<Placement>,
+}
+
+/// How publishing ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The version exists now.
+    Published {
+        /// Its import number.
+        import_number: u64,
+    },
+    /// Somebody else published the same contents under this name in the meantime.
+    AlreadyThere {
+        /// Its import number.
+        import_number: u64,
+    },
+}
+
+/// Checks that nothing that is not ours has the version's name.
+///
+/// # Errors
+///
+/// [`Error::Refused`] if a directory made by hand, or anything else, is in the way.
+pub fn check_name_is_free(store: &SharedStore<'_>, name: &VersionName) -> Result<()> {
+    match store.versions().try_stat(name)? {
+        None => Ok(()),
+        Some(stat) => Err(Error::refused_with(
+            Refusal::Exists,
+            format!("versions/{name} exists and is not managed by this store: it is {}", stat.kind.describe()),
+            format!("take it under management with: tope-store adopt {name}"),
+        )),
+    }
+}
+
+/// The answer for a name that is taken by a published version.
+///
+/// # Errors
+///
+/// [`Error::Refused`] if the contents differ.
+pub fn same_or_refused(existing: &Manifest, digest: Digest) -> Result<Outcome> {
+    let name = &existing.facts.name;
+    if existing.digest() == digest {
+        return Ok(Outcome::AlreadyThere { import_number: existing.facts.import_number });
+    }
+    Err(Error::refused_with(
+        Refusal::Exists,
+        format!("{name} exists with another content: {} instead of {}", existing.digest().short(), digest.short()),
+        format!(
+            "give the new content a name of its own, or look at the difference with: tope-store diff {name} SOURCE"
+        ),
+    ))
+}
+
+/// Publishes what `run` built at its [`staging::TREE`].
+///
+/// # Errors
+///
+/// [`Error::Refused`] if the name is taken by something else; what the system refuses. On an error nothing was
+/// published, unless it came from recording it: then the next command completes the record.
+pub fn publish(store: &SharedStore<'_>, run: &Run, draft: Draft, seed: &dyn Fn() -> Result<()>) -> Result<Outcome> {
+    run.dir().sync_file_system()?;
+    let publishing = store.publish_lock()?;
+    let manifests = store.manifests()?;
+    let name = draft.facts.name.clone();
+    if manifests.stat(&name)?.is_some() {
+        return same_or_refused(&manifests.read(&name)?, Digest(draft.root));
+    }
+    check_name_is_free(store, &name)?;
+    seed()?;
+    let import_number = store.next_import_number()?;
+    let facts = Facts { import_number, ..draft.facts };
+    let manifest = Manifest { facts, root: draft.root, trees: draft.trees, placements: draft.placements };
+    manifests.publish(&manifest)?;
+    if let Err(error) = move_tree(store, run.dir(), &name) {
+        // Without its tree the manifest says nothing; leave none behind if that can be had.
+        manifests.remove(&name)?;
+        return Err(error);
+    }
+    let event = Event {
+        import_number: Some(import_number),
+        outcome: "done".into(),
+        ..Event::about(Action::Import, &name, Some(manifest.digest()))
+    };
+    store.record(vec![event])?;
+    drop(publishing);
+    store.index_published(&manifest);
+    Ok(Outcome::Published { import_number })
+}
+
+fn move_tree(store: &SharedStore<'_>, run: &Dir, name: &VersionName) -> Result<()> {
+    run.rename_new(staging::TREE, store.versions(), name)?;
+    store.versions().sync()?;
+    run.sync()
+}

@@ -1,0 +1,90 @@
+//! Making a store.
+//!
+//! Idempotent: every part is made only if it is missing, and the format file comes last, so that an interrupted
+//! creation is no store yet and the next one completes it.
+
+use super::{Settings, Store};
+use crate::error::{Error, Refusal, Result};
+use crate::fsys::{Dir, durable, file, system};
+use crate::layout::{self, Layout, PRIVATE_DIR_MODE, PUBLIC_DIR_MODE, PUBLIC_FILE_MODE};
+use crate::model::{Action, Event, Format};
+
+/// Bytes kept back, so that gc can work on a disk without a free block.
+pub const RESERVE_BYTES: u64 = 1 << 20;
+
+/// What a new store is to be like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CreateOptions {
+    /// Accept a network or FUSE file system, whose locks and renames may promise less.
+    pub allow_network_fs: bool,
+}
+
+/// Makes a store at `layout`, or opens the one that is there; tells whether it made one.
+///
+/// # Errors
+///
+/// [`Error::Refused`] on a network file system; what the system refuses.
+pub fn create(layout: Layout, settings: Settings, options: CreateOptions) -> Result<(Store, bool)> {
+    match Store::open(layout.clone(), settings.clone()) {
+        Ok(store) => return Ok((store, false)),
+        Err(Error::NoStore { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let root = Dir::open_or_create(layout.root(), PUBLIC_DIR_MODE)?;
+    if let Some(kind) = system::network_file_system(&root)?
+        && !options.allow_network_fs
+    {
+        return Err(Error::refused_with(
+            Refusal::NotAllowed,
+            format!(
+                "{} is on {kind}, whose locks and renames may promise less than a store needs",
+                layout.root().display()
+            ),
+            "use a local file system, or accept the risk with: init --allow-network-fs",
+        ));
+    }
+    let dir = public_dir(&root, layout::STORE)?;
+    for name in [layout::VERSIONS, layout::SERVICES, layout::SHARED] {
+        public_dir(&root, name)?;
+    }
+    public_dir(&dir, layout::MANIFESTS)?;
+    for name in [layout::OBJECTS, layout::STAGING, layout::TRASH] {
+        let inner = dir.ensure_dir(name, PRIVATE_DIR_MODE)?;
+        file::set_mode(&inner, PRIVATE_DIR_MODE, || inner.path().to_owned())?;
+        inner.sync()?;
+    }
+    for name in [layout::LOCK, layout::PUBLISH_LOCK, layout::REFS_LOCK, layout::HISTORY_LOCK] {
+        drop(dir.open_or_create_file(name, 0o600)?);
+    }
+    reserve(&dir)?;
+    root.sync()?;
+    let format = Format::new(system::effective_uid() != 0, options.allow_network_fs);
+    durable::write(&dir, layout::FORMAT, format.to_text().as_bytes(), PUBLIC_FILE_MODE)?;
+    let store = Store::open(layout, settings)?;
+    store.record(vec![Event { outcome: "done".into(), ..Event::new(Action::Init) }])?;
+    Ok((store, true))
+}
+
+/// A directory that anybody may list, whatever the umask.
+fn public_dir(parent: &Dir, name: &str) -> Result<Dir> {
+    let existed = parent.try_stat(name)?.is_some();
+    let dir = parent.ensure_dir(name, PUBLIC_DIR_MODE)?;
+    if !existed {
+        file::set_mode(&dir, PUBLIC_DIR_MODE, || dir.path().to_owned())?;
+    }
+    Ok(dir)
+}
+
+/// Sets the reserve aside again, where the file system can and there is room.
+pub fn reserve(store: &Dir) -> Result<bool> {
+    let reserve = store.open_or_create_file(layout::RESERVE, 0o600)?;
+    let path = store.path_of(layout::RESERVE);
+    match file::reserve_behind_end(&reserve, 0, RESERVE_BYTES, &path) {
+        // On a disk that is that full there is nothing to set aside.
+        Err(error) if error.kind() == crate::error::ErrorKind::NoSpace => {
+            store.remove_file_if_present(layout::RESERVE)?;
+            Ok(false)
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,302 @@
+//! An opened store: its parts, and its locks as handles.
+//!
+//! [`Store`] can look. What changes something is a method of, or takes, a locked handle: [`SharedStore`] for imports
+//! and everything that only adds, [`ExclusiveStore`] for what removes or rewrites. Holding the handle is holding the
+//! lock, so that an unlocked sweep does not compile.
+//!
+//! Order of locks: `lock` (these handles), `publish.lock`, `refs.lock`, `history.lock`.
+
+pub mod catalog;
+pub mod create;
+pub mod published;
+pub mod recover;
+
+use std::num::NonZeroUsize;
+use std::ops::Deref;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::error::{Error, Refusal, Result};
+use crate::fsys::{Dir, LockFile, LockGuard, LockMode, SystemClock, system};
+use crate::history::History;
+use crate::layout::{self, Layout};
+use crate::manifests::Manifests;
+use crate::model::format::FormatError;
+use crate::model::{Event, Format, Ownership};
+use crate::refs::Refs;
+
+/// How a store is used by this process.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Threads to work with; by default as many as the machine has.
+    pub jobs: Option<NonZeroUsize>,
+    /// How long a lock is waited for.
+    pub lock_timeout: Duration,
+    /// The login name behind this process, for the history.
+    pub user_name: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { jobs: None, lock_timeout: Duration::from_secs(10), user_name: String::new() }
+    }
+}
+
+/// A store, open for looking.
+pub struct Store {
+    layout: Layout,
+    settings: Settings,
+    format: Format,
+    clock: Box<dyn Clock + Send>,
+    root: Dir,
+    versions: Dir,
+    dir: Dir,
+    owner: (u32, u32),
+    pool: OnceLock<rayon::ThreadPool>,
+}
+
+impl Store {
+    /// Opens the store at `layout`.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NoStore`] if there is none;
+    /// - [`Error::UnsupportedFormat`] if this build may not read it;
+    /// - [`Error::Refused`] if `store/` and `versions/` are on two file systems.
+    pub fn open(layout: Layout, settings: Settings) -> Result<Self> {
+        let no_store = |error: Error| match error {
+            error if error.is_io(std::io::ErrorKind::NotFound) => Error::NoStore { root: layout.root() },
+            other => other,
+        };
+        let root = Dir::open(layout.root()).map_err(no_store)?;
+        let dir = root.open_dir(layout::STORE).map_err(no_store)?;
+        let versions = root.open_dir(layout::VERSIONS).map_err(no_store)?;
+        let text = dir.try_read(layout::FORMAT)?.ok_or_else(|| Error::NoStore { root: layout.root() })?;
+        let format = Format::parse(&text).map_err(|error| match error {
+            FormatError::Malformed(detail) => Error::corrupt("format file", dir.path_of(layout::FORMAT), detail),
+            FormatError::Incompatible(_) => Error::UnsupportedFormat { root: layout.root(), detail: error.to_string() },
+        })?;
+        let stat = dir.stat_self()?;
+        if stat.device != versions.stat_self()?.device {
+            return Err(two_file_systems(&layout));
+        }
+        let owner = (stat.uid, stat.gid);
+        Ok(Self {
+            layout,
+            settings,
+            format,
+            clock: Box::new(SystemClock),
+            root,
+            versions,
+            dir,
+            owner,
+            pool: OnceLock::new(),
+        })
+    }
+
+    /// The same store with another clock; for tests.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock + Send + 'static) -> Self {
+        self.clock = Box::new(clock);
+        self
+    }
+
+    /// Where it lies.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// How it is used.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Its features.
+    pub fn format(&self) -> &Format {
+        &self.format
+    }
+
+    /// Where its time comes from.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// The directory above everything.
+    pub fn root(&self) -> &Dir {
+        &self.root
+    }
+
+    /// `versions/`.
+    pub fn versions(&self) -> &Dir {
+        &self.versions
+    }
+
+    /// `store/`.
+    pub fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// How it applies recorded owners.
+    pub fn ownership(&self) -> Ownership {
+        match self.format.squash() {
+            true => Ownership::Squash { uid: self.owner.0, gid: self.owner.1 },
+            false => Ownership::AsRecorded,
+        }
+    }
+
+    /// Its manifests.
+    pub fn manifests(&self) -> Result<Manifests> {
+        Manifests::open(&self.dir)
+    }
+
+    /// Its history.
+    pub fn history(&self) -> Result<History> {
+        Ok(History::new(self.dir.try_clone()?))
+    }
+
+    /// Its role links.
+    pub fn refs(&self) -> Result<Refs> {
+        Ok(Refs::new(self.versions.try_clone()?, self.dir.try_clone()?, &self.layout))
+    }
+
+    /// Appends events to the history, as this process.
+    pub fn record(&self, events: Vec<Event>) -> Result<Vec<Event>> {
+        let who = system::actor(&self.settings.user_name);
+        let events = events.into_iter().map(|event| Event { who: who.clone(), ..event }).collect();
+        Ok(self.history()?.append(self.clock(), self.settings.lock_timeout, events)?.events)
+    }
+
+    /// Runs work on this store's own threads.
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no threads.
+    pub fn in_pool<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        if self.pool.get().is_none() {
+            let jobs = self.settings.jobs.or_else(|| std::thread::available_parallelism().ok());
+            let built = rayon::ThreadPoolBuilder::new()
+                .num_threads(jobs.map_or(1, NonZeroUsize::get))
+                .thread_name(|at| format!("tope-{at}"))
+                .build()
+                .map_err(|error| Error::io("start threads for", self.layout.root(), std::io::Error::other(error)))?;
+            // If another thread was faster, its pool serves as well.
+            drop(self.pool.set(built));
+        }
+        Ok(self.pool.get().expect("it was set just above").install(work))
+    }
+
+    /// Takes the store's lock together with others who only add.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`] when the time is over, [`Error::Refused`] if this user or build may not write here.
+    pub fn share(&self) -> Result<SharedStore<'_>> {
+        self.check_writable()?;
+        let lock = LockFile::open(&self.dir, layout::LOCK)?.lock(LockMode::Shared, self.settings.lock_timeout)?;
+        self.check_links()?;
+        Ok(SharedStore { store: self, _lock: lock })
+    }
+
+    /// Takes the store's lock alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::share`].
+    pub fn exclude(&self) -> Result<ExclusiveStore<'_>> {
+        self.check_writable()?;
+        let lock = LockFile::open(&self.dir, layout::LOCK)?.lock(LockMode::Exclusive, self.settings.lock_timeout)?;
+        Ok(ExclusiveStore { store: self, _lock: lock })
+    }
+
+    /// Takes the store's lock alone if that is possible at once.
+    pub fn try_exclude(&self) -> Result<Option<ExclusiveStore<'_>>> {
+        self.check_writable()?;
+        let lock = LockFile::open(&self.dir, layout::LOCK)?.try_lock(LockMode::Exclusive)?;
+        Ok(lock.map(|lock| ExclusiveStore { store: self, _lock: lock }))
+    }
+
+    /// Takes the lock under which one version at a time is published, taken out or put back.
+    pub fn publish_lock(&self) -> Result<LockGuard> {
+        LockFile::open(&self.dir, layout::PUBLISH_LOCK)?.lock(LockMode::Exclusive, self.settings.lock_timeout)
+    }
+
+    /// Whether this process may write here at all.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] says why not.
+    pub fn check_writable(&self) -> Result<()> {
+        let unknown = self.format.unwritable_because();
+        if !unknown.is_empty() {
+            return Err(Error::UnsupportedFormat {
+                root: self.layout.root(),
+                detail: format!("writing needs features that this build does not know: {}", unknown.join(", ")),
+            });
+        }
+        let uid = system::effective_uid();
+        if uid != self.owner.0 && uid != 0 {
+            return Err(Error::refused_with(
+                Refusal::NotAllowed,
+                format!("this store belongs to user {}, and you are user {uid}", self.owner.0),
+                "run the command as that user or as root",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Tries whether a link from `store/` to `versions/` can be made: bind mounts split what has one device number.
+    fn check_links(&self) -> Result<()> {
+        let probe = format!(".probe-{}", std::process::id());
+        self.versions.remove_file_if_present(&probe)?;
+        match self.dir.link(layout::LOCK, &self.versions, &probe) {
+            Ok(()) => self.versions.remove_file(&probe),
+            Err(error) if error.is_io(std::io::ErrorKind::CrossesDevices) => Err(two_file_systems(&self.layout)),
+            // No hardlinks at all here: files will be copied, counted and said.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::EMLINK)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn two_file_systems(layout: &Layout) -> Error {
+    Error::refused_with(
+        Refusal::NotAllowed,
+        format!(
+            "{} and {} are on two file systems, so files cannot be linked from one to the other",
+            layout.root().join(layout::STORE).display(),
+            layout.root().join(layout::VERSIONS).display()
+        ),
+        "mount one file system at the root instead of at either of them",
+    )
+}
+
+/// A store with its lock held together with others who only add.
+#[must_use = "the lock is released as soon as this is dropped"]
+pub struct SharedStore<'a> {
+    store: &'a Store,
+    _lock: LockGuard,
+}
+
+/// A store with its lock held alone.
+#[must_use = "the lock is released as soon as this is dropped"]
+pub struct ExclusiveStore<'a> {
+    store: &'a Store,
+    _lock: LockGuard,
+}
+
+impl Deref for SharedStore<'_> {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        self.store
+    }
+}
+
+impl Deref for ExclusiveStore<'_> {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        self.store
+    }
+}

@@ -1,0 +1,20 @@
+//! The integration tests: the real binary on real file systems, one binary for all, one file per use case.
+//!
+//! A test that lacks something (root, a tool, a kernel feature) says what, and counts as ignored, never as passed.
+//! Every file lists its tests in `tests![…]`; one that is not listed is dead code, which the build denies.
+
+#[macro_use]
+mod support;
+
+mod import;
+mod layers;
+
+use libtest_mimic::Arguments;
+
+fn main() -> std::process::ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Loop mounts and many processes: more at once than processors only makes each slower.
+    arguments.test_threads = arguments.test_threads.or(std::thread::available_parallelism().ok().map(usize::from));
+    let tests = [import::tests(), layers::tests()];
+    libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit_code()
+}

@@ -1,0 +1,192 @@
+//! What all tests stand on: a fixture store driven by the real binary, file systems in loop mounts, and honest skips.
+
+#![allow(dead_code, reason = "each test file uses what it needs")]
+
+pub mod image;
+pub mod tree;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use libtest_mimic::{Completion, Failed, Trial};
+use serde_json::Value;
+
+/// Why a test could not run.
+#[derive(Debug)]
+pub struct Skipped(pub String);
+
+/// How a test ends if it does not panic.
+pub type Outcome = Result<(), Skipped>;
+
+/// Makes a trial of a test function.
+pub fn trial(module: &str, name: &str, run: fn() -> Outcome) -> Trial {
+    let module = module.trim_start_matches("it::");
+    Trial::ignorable_test(format!("{module}::{name}"), move || -> Result<Completion, Failed> {
+        match run() {
+            Ok(()) => Ok(Completion::Completed),
+            Err(Skipped(reason)) => Ok(Completion::ignored_with(reason)),
+        }
+    })
+}
+
+/// Lists the tests of a file.
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        pub fn tests() -> Vec<libtest_mimic::Trial> {
+            vec![$($crate::support::trial(module_path!(), stringify!($name), $name)),*]
+        }
+    };
+}
+
+/// Goes on only as root.
+pub fn needs_root() -> Outcome {
+    match rustix::process::geteuid().is_root() {
+        true => Ok(()),
+        false => Err(Skipped("needs root".into())),
+    }
+}
+
+/// Goes on only where a program is installed.
+pub fn needs_program(program: &str) -> Outcome {
+    let found = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|dir| dir.join(program).is_file())
+    });
+    if found { Ok(()) } else { Err(Skipped(format!("needs the program {program}"))) }
+}
+
+/// The binary under test.
+pub fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_tope-store"))
+}
+
+/// What a run of the command gave.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    pub fn of(output: &Output) -> Self {
+        use std::os::unix::process::ExitStatusExt;
+        let code = output.status.code().unwrap_or_else(|| -output.status.signal().unwrap_or(0));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { code, stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    }
+
+    /// The one JSON document on standard output.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not one JSON document ({error}): {self:?}"))
+    }
+
+    /// The run must have ended like this.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{self:#?}");
+        self
+    }
+
+    /// The run must have ended well.
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        self.expect(0)
+    }
+}
+
+/// A store in a directory of its own, removed afterwards.
+pub struct Fixture {
+    pub dir: PathBuf,
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Fixture {
+    /// A directory without a store.
+    pub fn bare() -> Self {
+        let temporary = tempfile::tempdir().expect("a temporary directory");
+        Self { dir: temporary.path().to_owned(), _temporary: Some(temporary) }
+    }
+
+    /// A directory with an empty store.
+    pub fn new() -> Self {
+        let fixture = Self::bare();
+        fixture.run(&["init"]).ok();
+        fixture
+    }
+
+    /// A store in a directory that somebody else provides, such as a mounted image.
+    pub fn in_dir(dir: impl Into<PathBuf>) -> Self {
+        let fixture = Self { dir: dir.into(), _temporary: None };
+        fixture.run(&["init"]).ok();
+        fixture
+    }
+
+    /// The store's root.
+    pub fn root(&self) -> PathBuf {
+        self.dir.join("root")
+    }
+
+    /// A path below the root.
+    pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.root().join(path)
+    }
+
+    /// A path beside the root, for sources.
+    pub fn beside(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.dir.join(path)
+    }
+
+    /// The command with this store's root, to be given arguments.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(binary());
+        command.arg("--root").arg(self.root()).arg("--config").arg(self.config()).stdin(Stdio::null());
+        for variable in ["TOPE_ROOT", "TOPE_SYSROOT", "TOPE_CONFIG", "TOPE_JOBS", "TOPE_LOG", "SOURCE_DATE_EPOCH"] {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    /// The configuration file; empty unless a test writes it.
+    pub fn config(&self) -> PathBuf {
+        let path = self.dir.join("config.toml");
+        if !path.exists() {
+            std::fs::write(&path, "").expect("an empty configuration");
+        }
+        path
+    }
+
+    /// Runs the command.
+    pub fn run<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Ran {
+        Ran::of(&self.command().args(arguments).output().expect("the binary runs"))
+    }
+
+    /// Runs the command with `--json`, which must succeed.
+    #[track_caller]
+    pub fn json<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Value {
+        let ran = Ran::of(&self.command().arg("--json").args(arguments).output().expect("the binary runs"));
+        ran.ok().json()
+    }
+
+    /// Runs the command with something on standard input.
+    pub fn run_with_input<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S], input: &[u8]) -> Ran {
+        use std::io::Write;
+        let mut command = self.command();
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary runs");
+        // A command that fails early does not read everything.
+        let _ = child.stdin.take().expect("it is piped").write_all(input);
+        Ran::of(&child.wait_with_output().expect("the binary ends"))
+    }
+
+    /// Imports a directory beside the root.
+    #[track_caller]
+    pub fn import(&self, source: &str, version: &str) -> Value {
+        let source = self.beside(source);
+        self.json(&["import".as_ref(), source.as_os_str(), "--version".as_ref(), version.as_ref()])
+    }
+
+    /// Where a link points.
+    pub fn link(&self, path: &str) -> String {
+        std::fs::read_link(self.path(path)).map(|target| target.display().to_string()).unwrap_or_default()
+    }
+}
