@@ -6,6 +6,7 @@ pub mod error;
 pub mod fsys;
 pub mod hash;
 pub mod history;
+pub mod index;
 pub mod layout;
 pub mod manifests;
 pub mod materialise;

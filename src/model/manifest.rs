@@ -47,7 +47,8 @@ pub enum SourceKind {
 }
 
 impl SourceKind {
-    const ALL: [Self; 4] = [Self::Directory, Self::Archive, Self::Stream, Self::Adopted];
+    /// All kinds, in the order of their numbers in the format.
+    pub const ALL: [Self; 4] = [Self::Directory, Self::Archive, Self::Stream, Self::Adopted];
 
     /// The stable name.
     pub fn name(self) -> &'static str {

@@ -85,7 +85,8 @@ impl Xattrs {
         Self(self.0.iter().filter(|(name, _)| name.starts_with(USER_PREFIX)).cloned().collect())
     }
 
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    /// The canonical encoding, as `schema/FORMAT.md` gives it.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         put_count(out, self.0.len());
         for (name, value) in self.iter() {
             put_short_bytes(out, name);
@@ -93,7 +94,8 @@ impl Xattrs {
         }
     }
 
-    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    /// Reads a canonical encoding.
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let mut list: Vec<(Box<[u8]>, Box<[u8]>)> = Vec::new();
         for _ in 0..reader.u32()? {
             let name: Box<[u8]> = reader.short_bytes()?.into();

@@ -1,0 +1,260 @@
+//! Opening: every setting, and a plain answer when the file cannot be used.
+//!
+//! Nothing that lies at the index's place is an error: it is [`Unusable`], with a reason. A reader then answers from
+//! memory ([`Index::in_memory`]), a writer rebuilds.
+//!
+//! The database is in WAL mode, with these consequences (all tried):
+//! - a cleanly closed one in a directory that cannot be written cannot even be read: [`Trouble::Denied`];
+//! - `immutable=1` reads it there, but ignores a log left beside it, and is only right where nobody can write:
+//!   [`Mode::Frozen`] checks the first and the caller vouches for the second;
+//! - POSIX locks vanish when *any* descriptor of the file is closed in this process: while an [`Index`] is open, the
+//!   file is never opened by other means.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::Index;
+use super::failure::{failed, is_engine_busy, is_engine_damage};
+use super::migrate::{APPLICATION_ID, MIGRATIONS, application_id, migrate, newest, user_version};
+use crate::error::Result;
+use crate::fsys::{Dir, Kind};
+
+/// Page cache in KiB: holds the upper pages of an index of a million entries, and is a thirtieth of the memory of a
+/// small device.
+const CACHE_KIB: i32 = 16 * 1024;
+/// A log that one big import left is cut back to this.
+const JOURNAL_BYTES: i32 = 4 << 20;
+/// Longest value: a checkpoint of the history, a set of attributes. Stops a damaged length from taking all memory.
+const MAX_VALUE_BYTES: i32 = 64 << 20;
+/// Bytes of the smallest page that the file format knows.
+const SMALLEST_PAGE: u64 = 512;
+/// Statements that are kept prepared; more than there are.
+const STATEMENTS: usize = 64;
+
+/// What an index is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Reading and writing; an older schema is brought up to date.
+    ReadWrite,
+    /// Reading. Needs the log's two companion files, so the directory must be writable or somebody must have it open.
+    ReadOnly,
+    /// Reading where nobody can write, as on a read-only mount, without locks or companion files. The caller knows
+    /// that nobody can; that no log is left beside is checked.
+    Frozen,
+}
+
+/// What came of opening.
+#[derive(Debug)]
+#[must_use]
+pub enum Opened {
+    /// It can be asked.
+    Usable(Index),
+    /// It cannot.
+    Unusable(Unusable),
+}
+
+/// Why an index cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct Unusable {
+    /// The kind of trouble.
+    pub trouble: Trouble,
+    /// What was found, as a fragment.
+    pub detail: String,
+}
+
+impl Unusable {
+    fn new(trouble: Trouble, detail: impl Into<String>) -> Self {
+        Self { trouble, detail: detail.into() }
+    }
+
+    fn of(error: &rusqlite::Error) -> Self {
+        let trouble = if is_engine_busy(error) {
+            Trouble::Busy
+        } else if is_engine_damage(error) {
+            Trouble::Damaged
+        } else {
+            match error.sqlite_error_code() {
+                Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => Trouble::Denied,
+                _ => Trouble::Failed,
+            }
+        };
+        Self::new(trouble, error.to_string())
+    }
+}
+
+/// The kinds of trouble with an index file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Trouble {
+    /// There is no such file.
+    Missing,
+    /// It is not, or no longer, a sound index.
+    Damaged,
+    /// It is a database of some other program.
+    Foreign,
+    /// A newer build wrote it.
+    Newer,
+    /// An older build wrote it, and it was to be read only.
+    Older,
+    /// Another process held it for longer than the timeout.
+    Busy,
+    /// It may not be opened so, or what lies there is no file.
+    Denied,
+    /// The system failed otherwise.
+    Failed,
+}
+
+impl Trouble {
+    /// Whether a rebuild puts it right.
+    pub fn needs_rebuild(self) -> bool {
+        matches!(self, Self::Missing | Self::Damaged | Self::Foreign | Self::Newer | Self::Older)
+    }
+}
+
+/// Opens the index `name` in `dir`. Waits `busy_timeout` for other processes, here and later.
+pub fn open(dir: &Dir, name: &str, mode: Mode, busy_timeout: Duration) -> Opened {
+    match try_open(dir, name, mode, busy_timeout) {
+        Ok(connection) => Opened::Usable(Index::new(connection, busy_timeout)),
+        Err(unusable) => Opened::Unusable(unusable),
+    }
+}
+
+impl Index {
+    /// An empty index that lives in memory only; fill it as [`rebuild`](super::rebuild()) fills a file.
+    ///
+    /// # Errors
+    ///
+    /// Only if memory runs out.
+    pub fn in_memory() -> Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let opened = Connection::open_in_memory_with_flags(flags).and_then(|mut connection| {
+            configure(&connection, Duration::ZERO)?;
+            migrate(&mut connection, MIGRATIONS)?;
+            Ok(connection)
+        });
+        opened.map(|connection| Self::new(connection, Duration::ZERO)).map_err(failed("be made in memory"))
+    }
+}
+
+fn try_open(dir: &Dir, name: &str, mode: Mode, busy_timeout: Duration) -> Result<Connection, Unusable> {
+    let looked = dir.try_stat(name).map_err(|error| Unusable::new(Trouble::Failed, error.to_string()))?;
+    let stat = looked.ok_or_else(|| Unusable::new(Trouble::Missing, "there is none"))?;
+    if stat.kind != Kind::File {
+        return Err(Unusable::new(Trouble::Denied, format!("it is {}", stat.kind.describe())));
+    }
+    // The engine takes what is shorter than any page for a new database.
+    if stat.size < SMALLEST_PAGE {
+        return Err(Unusable::new(Trouble::Damaged, "it is cut short"));
+    }
+    if mode == Mode::Frozen {
+        let log = dir.try_stat(format!("{name}-wal")).map_err(|e| Unusable::new(Trouble::Failed, e.to_string()))?;
+        if log.is_some_and(|log| log.size > 0) {
+            return Err(Unusable::new(Trouble::Denied, "a log lies beside it that cannot be taken in here"));
+        }
+    }
+    let access = match mode {
+        Mode::ReadWrite => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        Mode::ReadOnly | Mode::Frozen => OpenFlags::SQLITE_OPEN_READ_ONLY,
+    };
+    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let opened = Connection::open_with_flags(uri(&dir.path_of(name), mode), flags);
+    let mut connection = opened.map_err(|error| Unusable::of(&error))?;
+    examine(&mut connection, mode, busy_timeout)?;
+    Ok(connection)
+}
+
+/// Settings and checks; the first look at the file happens here.
+fn examine(connection: &mut Connection, mode: Mode, busy_timeout: Duration) -> Result<(), Unusable> {
+    let engine = |error: rusqlite::Error| Unusable::of(&error);
+    configure(connection, busy_timeout).map_err(engine)?;
+    if application_id(connection).map_err(engine)? != APPLICATION_ID {
+        return Err(Unusable::new(Trouble::Foreign, "it is a database of another program"));
+    }
+    // The engine falls back to reading only, without a word, where it may not write.
+    if mode == Mode::ReadWrite && connection.is_readonly("main").map_err(engine)? {
+        return Err(Unusable::new(Trouble::Denied, "it may not be written"));
+    }
+    let (found, known) = (user_version(connection).map_err(engine)?, newest(MIGRATIONS));
+    if found <= 0 {
+        return Err(Unusable::new(Trouble::Damaged, "it has no schema"));
+    }
+    if found > known {
+        return Err(Unusable::new(Trouble::Newer, format!("its schema is number {found}, this build knows {known}")));
+    }
+    if found < known {
+        if mode != Mode::ReadWrite {
+            return Err(Unusable::new(Trouble::Older, format!("its schema is number {found}, this build has {known}")));
+        }
+        migrate(connection, MIGRATIONS).map_err(engine)?;
+    }
+    if mode == Mode::ReadWrite {
+        set_wal(connection).map_err(engine)?;
+    }
+    super::Reader::reflected_row(connection).map_err(engine)?;
+    Ok(())
+}
+
+/// Every setting that differs from the engine's own, on every connection.
+pub(super) fn configure(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
+    connection.busy_timeout(busy_timeout)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    for (option, on) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, true),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
+    ] {
+        connection.set_db_config(option, on)?;
+    }
+    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
+    // Not every one of these answers with a value, and none of them is to be left to how the engine was built.
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // Sorting needs no directory for temporary files, which a rescue system may not have.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    // A bad block under a memory map is SIGBUS. (This and the next answer with a row.)
+    connection.pragma_update_and_check(None, "mmap_size", 0, |_| Ok(())).or_else(no_row)?;
+    connection.pragma_update_and_check(None, "journal_size_limit", JOURNAL_BYTES, |_| Ok(()))
+}
+
+/// A database in memory has no map, so asking for its size gives no row.
+fn no_row(error: rusqlite::Error) -> rusqlite::Result<()> {
+    if matches!(error, rusqlite::Error::QueryReturnedNoRows) { Ok(()) } else { Err(error) }
+}
+
+/// Write-ahead logging; fails where the file system has no shared memory for it.
+pub(super) fn set_wal(connection: &Connection) -> rusqlite::Result<()> {
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode == "wal" {
+        return Ok(());
+    }
+    let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+    Err(rusqlite::Error::SqliteFailure(error, Some(format!("write-ahead logging is not to be had, only {mode}"))))
+}
+
+/// The path as the engine's URI: any byte may be in it, and no path is taken for a URI by its looks.
+pub(super) fn uri(path: &Path, mode: Mode) -> String {
+    let bytes = path.as_os_str().as_bytes();
+    let mut uri = String::from(if bytes.starts_with(b"/") { "file://" } else { "file:" });
+    for byte in bytes {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' => uri.push(char::from(*byte)),
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    if mode == Mode::Frozen {
+        uri.push_str("?immutable=1");
+    }
+    uri
+}
