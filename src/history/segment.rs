@@ -7,6 +7,10 @@ use crate::model::event::{CHAIN_START, Chain, Event};
 pub struct Recorded {
     /// The event.
     pub event: Event,
+    /// Its JSON exactly as it stands in the line; may hold more than [`Event`] knows.
+    pub json: String,
+    /// The chain value of its line; [`CHAIN_START`] where the chain does not vouch for it.
+    pub chain: Chain,
     /// Whether the chain vouches for it. Events behind a break are read as well as can be, and not trusted.
     pub trusted: bool,
 }
@@ -62,11 +66,13 @@ impl Cursor {
                 self.next(&line[..line.len() - 1]).map_err(|error| error.to_string())
             };
             match read {
-                Ok(event) => sink(Recorded { event, trusted: true }),
+                Ok(event) => sink(Recorded { event, json: json_of(line), chain: self.chain, trusted: true }),
                 Err(detail) => {
                     let lines = rest.split_inclusive(|byte| *byte == b'\n').filter(|line| is_whole(line));
-                    let salvaged = lines.filter_map(|line| Event::salvage(&line[..line.len() - 1]));
-                    salvaged.for_each(|event| sink(Recorded { event, trusted: false }));
+                    let salvaged =
+                        lines.filter_map(|line| Some((Event::salvage(&line[..line.len() - 1])?, json_of(line))));
+                    salvaged
+                        .for_each(|(event, json)| sink(Recorded { event, json, chain: CHAIN_START, trusted: false }));
                     return Some(Damage::Broken { line: self.lines + 1, detail });
                 }
             }
@@ -91,6 +97,12 @@ impl Cursor {
         }
         Ok(event)
     }
+}
+
+/// The JSON of a line that was read as an event: behind the chain value and the blank.
+fn json_of(line: &[u8]) -> String {
+    let json = line.get(65..).unwrap_or_default();
+    String::from_utf8_lossy(json.strip_suffix(b"\n").unwrap_or(json)).into_owned()
 }
 
 /// The first line with its newline, if it has one.

@@ -36,6 +36,11 @@ pub fn is_damage(error: &Error) -> bool {
     source.is::<Malformed>() || source.downcast_ref::<rusqlite::Error>().is_some_and(is_engine_damage)
 }
 
+/// The index reflects a history that is not the store's: damage, since it has to be made anew.
+pub fn foreign_history() -> Error {
+    malformed("be caught up", "it reflects another history than the store's")
+}
+
 /// Whether the failure says that another process holds the index; trying again may help.
 pub fn is_busy(error: &Error) -> bool {
     match error {

@@ -1,33 +1,417 @@
-//! temporary
-use super::Store;
-use crate::error::Result;
-use crate::fsys::Stat;
-use crate::model::{ContentId, Manifest};
+//! The index as the store uses it: always answering, never trusted more than what it was made from.
+//!
+//! Before it is asked, the index is compared with the truth: the manifest files by name and stat, the history by the
+//! number and chain value of its last event. Behind, it is caught up; missing, damaged or foreign, it is rebuilt;
+//! where neither may be done now (another user, a read-only mount, a gc or import holding the lock), the same schema
+//! is filled in memory and answers from there. A question that meets damage is asked once more of a rebuilt index.
+
 use std::collections::HashMap;
+use std::time::Duration;
+
+use super::{ExclusiveStore, SharedStore, Store};
+use crate::error::{Error, Result};
+use crate::fsys::{LockFile, LockMode, Stat};
+use crate::history::{Reading, Recorded};
+use crate::index::{self, HistoryLine, Index, ManifestFile, Mode, Opened, Reader, Reflected, StatKey};
+use crate::layout;
+use crate::model::{ContentId, Manifest, VersionName};
+
+/// How long a process that holds the index is waited for, before the answer is made in memory.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
+/// Name of an index that is being rebuilt.
+const REBUILT: &str = "index.db.new";
+/// Most source files that are remembered: about 100 bytes each.
+const MOST_CACHED_FILES: u64 = 500_000;
+/// Imports after which a remembered file that is still in use is remembered anew, so that it is not trimmed.
+const CACHE_GENERATIONS: u64 = 8;
+
+/// Which lock the caller holds already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    Nothing,
+    Shared,
+    Exclusive,
+}
 
 impl Store {
-    /// x
-    pub fn cached_contents<'s>(
-        &self,
-        _fs: u64,
-        _device: u64,
-        _stats: impl Iterator<Item = &'s Stat>,
-    ) -> Result<HashMap<u64, ContentId>> {
-        Ok(HashMap::new())
+    /// Asks the index. See the module's documentation for where the answer comes from.
+    ///
+    /// # Errors
+    ///
+    /// What the question fails with; what the system refuses.
+    pub fn ask<T>(&self, question: impl Fn(&Reader<'_>) -> Result<T>) -> Result<T> {
+        self.ask_holding(Held::Nothing, question)
     }
-    /// x
-    pub fn remember_contents(&self, _fs: u64, _rows: &[(Stat, ContentId)]) {}
-    /// x
-    pub fn index_published(&self, _manifest: &Manifest) {}
-    /// The number of the next import: one more than the highest ever given.
+
+    /// Makes the index anew if it is missing or damaged and that can be done at once.
+    ///
+    /// # Errors
+    ///
+    /// What the system refuses.
+    pub fn prepare_index(&self) -> Result<()> {
+        match self.open_index() {
+            Err(trouble) if trouble.needs_rebuild() => self.renewed_index(Held::Nothing).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    fn ask_holding<T>(&self, held: Held, question: impl Fn(&Reader<'_>) -> Result<T>) -> Result<T> {
+        let mut index = self.current_index(held)?;
+        match index.read().and_then(|reader| question(&reader)) {
+            Err(error) if index::is_damage(&error) => {
+                tracing::warn!(%error, "the index is damaged");
+                drop(index);
+                let mut index = self.renewed_index(held)?;
+                question(&index.read()?)
+            }
+            other => other,
+        }
+    }
+
+    /// An index that reflects the truth as of now.
+    fn current_index(&self, held: Held) -> Result<Index> {
+        let opened = self.open_index();
+        let (mut index, writable) = match opened {
+            Ok(found) => found,
+            Err(trouble) if trouble.needs_rebuild() => return self.renewed_index(held),
+            Err(_) => return self.index_in_memory(),
+        };
+        match self.catch_up(&mut index, writable, held, None) {
+            Ok(true) => Ok(index),
+            Ok(false) => self.index_in_memory(),
+            Err(error) if index::is_damage(&error) => {
+                drop(index);
+                self.renewed_index(held)
+            }
+            // Somebody writes to it for longer than we wait, or the disk is full: the answer does not depend on it.
+            Err(Error::Locked { .. } | Error::Index { .. }) => self.index_in_memory(),
+            Err(error) if error.kind() == crate::error::ErrorKind::NoSpace => self.index_in_memory(),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens the file as well as this process may; tells whether it may be written.
+    fn open_index(&self) -> Result<(Index, bool), index::Trouble> {
+        let attempts = match self.check_writable().is_ok() {
+            true => &[Mode::ReadWrite, Mode::ReadOnly, Mode::Frozen][..],
+            false => &[Mode::ReadOnly, Mode::Frozen][..],
+        };
+        let mut first = None;
+        for mode in attempts {
+            match index::open(self.dir(), layout::INDEX, *mode, BUSY_TIMEOUT) {
+                Opened::Usable(index) => return Ok((index, *mode == Mode::ReadWrite)),
+                Opened::Unusable(unusable) => {
+                    tracing::debug!(?mode, %unusable, "the index cannot be used");
+                    if unusable.trouble.needs_rebuild() {
+                        return Err(unusable.trouble);
+                    }
+                    first.get_or_insert(unusable.trouble);
+                }
+            }
+        }
+        Err(first.unwrap_or(index::Trouble::Missing))
+    }
+
+    /// A rebuilt index, or one in memory where the lock cannot be had at once or nothing may be written.
+    fn renewed_index(&self, held: Held) -> Result<Index> {
+        if self.check_writable().is_err() {
+            return self.index_in_memory();
+        }
+        let rebuilt = match held {
+            Held::Exclusive => self.rebuild_locked(),
+            // Another importer may be at work; the next command rebuilds.
+            Held::Shared => return self.index_in_memory(),
+            Held::Nothing => match self.try_exclude() {
+                Ok(Some(exclusive)) => exclusive.rebuild_locked(),
+                Ok(None) | Err(_) => return self.index_in_memory(),
+            },
+        };
+        match rebuilt.map(|()| self.open_index()) {
+            Ok(Ok((index, _))) => Ok(index),
+            Ok(Err(_)) => self.index_in_memory(),
+            Err(error) => {
+                tracing::warn!(%error, "the index cannot be rebuilt now");
+                self.index_in_memory()
+            }
+        }
+    }
+
+    /// Writes a new index beside the old one and puts it in its place. The caller holds the lock alone.
+    fn rebuild_locked(&self) -> Result<()> {
+        tracing::info!("rebuilding the index");
+        let reading = self.history()?.read()?;
+        index::rebuild(self.dir(), REBUILT, self.all_manifests()?, reading.events.iter().filter_map(line).map(Ok))?;
+        // In this order: a new database beside an old log would be read as damaged.
+        for companion in ["-wal", "-shm"] {
+            self.dir().remove_file_if_present(format!("{}{companion}", layout::INDEX))?;
+        }
+        if self.dir().try_stat(layout::INDEX)?.is_some_and(|stat| stat.kind == crate::fsys::Kind::Directory) {
+            crate::fsys::remove::tree(self.dir(), layout::INDEX)?;
+        }
+        self.dir().rename(REBUILT, self.dir(), layout::INDEX)?;
+        self.hand_to_owner(layout::INDEX)?;
+        self.dir().sync()
+    }
+
+    fn index_in_memory(&self) -> Result<Index> {
+        let reading = self.history()?.read()?;
+        let mut index = Index::in_memory()?;
+        index::rebuild::fill(&mut index, self.all_manifests()?, reading.events.iter().filter_map(line).map(Ok))?;
+        Ok(index)
+    }
+
+    /// All manifests that can be trusted, one at a time. What cannot is said; `verify` and gc deal with it.
+    fn all_manifests(&self) -> Result<impl Iterator<Item = Result<(Manifest, ManifestFile)>>> {
+        let manifests = self.manifests()?;
+        let names = manifests.names()?;
+        Ok(names.into_iter().filter_map(move |name| match (manifests.read(&name), manifests.stat(&name)) {
+            (Ok(manifest), Ok(Some(stat))) => Some(Ok((manifest, ManifestFile::from(&stat)))),
+            (Err(Error::Corrupt { .. } | Error::NotFound { .. }), _) | (_, Ok(None)) => None,
+            (Err(error), _) | (_, Err(error)) => Some(Err(error)),
+        }))
+    }
+
+    /// Brings the index to what manifests and history say; `false` if it is behind and may not be written.
+    fn catch_up(&self, index: &mut Index, writable: bool, held: Held, published: Option<&Manifest>) -> Result<bool> {
+        let behind = self.behind(&index.read()?)?;
+        if behind.is_none() {
+            return Ok(true);
+        }
+        if !writable {
+            return Ok(false);
+        }
+        let _lock = match held {
+            Held::Shared | Held::Exclusive => None,
+            Held::Nothing => match LockFile::open(self.dir(), layout::LOCK)?.try_lock(LockMode::Shared)? {
+                Some(lock) => Some(lock),
+                None => return Ok(false),
+            },
+        };
+        let mut writer = index.write()?;
+        // Looked at again: somebody may have caught it up while we waited.
+        let Some(behind) = self.behind(&writer)? else { return Ok(true) };
+        if !behind.gone.is_empty() {
+            let _removed = writer.remove_versions(&behind.gone)?;
+        }
+        let manifests = self.manifests()?;
+        for (name, file) in &behind.missing {
+            match published.filter(|manifest| manifest.facts.name == *name) {
+                Some(manifest) => writer.insert_version(manifest, file)?,
+                None => match manifests.read(name) {
+                    Ok(manifest) => writer.insert_version(&manifest, file)?,
+                    Err(Error::Corrupt { .. } | Error::NotFound { .. }) => {}
+                    Err(error) => return Err(error),
+                },
+            }
+        }
+        writer.append_events(&behind.lines)?;
+        writer.commit()?;
+        Ok(true)
+    }
+
+    /// What the index lacks; `None` if nothing.
+    fn behind(&self, reader: &Reader<'_>) -> Result<Option<Behind>> {
+        let mut indexed: HashMap<VersionName, ManifestFile> =
+            reader.versions()?.into_iter().map(|version| (version.facts.name, version.manifest_file)).collect();
+        let manifests = self.manifests()?;
+        let (mut missing, mut gone) = (Vec::new(), Vec::new());
+        for name in manifests.names()? {
+            let Some(stat) = manifests.stat(&name)? else { continue };
+            let file = ManifestFile::from(&stat);
+            match indexed.remove(&name) {
+                Some(known) if known == file => {}
+                Some(_) => {
+                    gone.push(name.clone());
+                    missing.push((name, file));
+                }
+                None => missing.push((name, file)),
+            }
+        }
+        gone.extend(indexed.into_keys());
+        // A damaged manifest stays missing for ever, which is no reason to write.
+        missing
+            .retain(|(name, _)| !matches!(manifests.read(name), Err(Error::Corrupt { .. } | Error::NotFound { .. })));
+        let Reflected { seq, chain } = reader.reflected()?;
+        let history = self.history()?;
+        let present = history.present()?;
+        let lines = if (present.marks.last_event, present.chain) == (seq, chain) {
+            Vec::new()
+        } else {
+            lines_after(&history.read()?, seq, &chain)?
+        };
+        if missing.is_empty() && gone.is_empty() && lines.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Behind { missing, gone, lines }))
+    }
+
+    /// A file that root made in somebody else's store is theirs.
+    fn hand_to_owner(&self, name: &str) -> Result<()> {
+        let (uid, gid) = self.owner;
+        match self.dir().stat(name)? {
+            stat if (stat.uid, stat.gid) == (uid, gid) => Ok(()),
+            _ => self.dir().set_owner(name, uid, gid),
+        }
+    }
+}
+
+/// What an index lacks.
+struct Behind {
+    missing: Vec<(VersionName, ManifestFile)>,
+    gone: Vec<VersionName>,
+    lines: Vec<HistoryLine>,
+}
+
+fn line(recorded: &Recorded) -> Option<HistoryLine> {
+    recorded.trusted.then(|| HistoryLine {
+        event: recorded.event.clone(),
+        json: recorded.json.clone(),
+        chain: recorded.chain,
+    })
+}
+
+/// Trusted lines behind event `seq`, if that event is part of this history.
+fn lines_after(reading: &Reading, seq: u64, chain: &crate::model::event::Chain) -> Result<Vec<HistoryLine>> {
+    let known = reading.events.iter().find(|recorded| recorded.event.seq == seq);
+    if seq > 0 && known.is_none_or(|recorded| recorded.trusted && recorded.chain != *chain) {
+        return Err(index::foreign_history());
+    }
+    Ok(reading.events.iter().filter(|recorded| recorded.event.seq > seq).filter_map(line).collect())
+}
+
+impl ExclusiveStore<'_> {
+    /// Asks the index while holding the lock alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::ask`].
+    pub fn ask<T>(&self, question: impl Fn(&Reader<'_>) -> Result<T>) -> Result<T> {
+        self.ask_holding(Held::Exclusive, question)
+    }
+
+    /// Makes the index anew from manifests and history.
+    ///
+    /// # Errors
+    ///
+    /// What the system refuses.
+    pub fn rebuild_index(&self) -> Result<()> {
+        self.rebuild_locked()
+    }
+
+    /// Takes removed versions, and trees that nothing refers to, out of the index. Best effort: one that is behind is
+    /// caught up by the next command.
+    pub fn index_removed(&self) {
+        let settle = || -> Result<()> {
+            let Ok((mut index, true)) = self.open_index() else { return Ok(()) };
+            self.catch_up(&mut index, true, Held::Exclusive, None)?;
+            let mut writer = index.write()?;
+            let _removed = writer.prune()?;
+            writer.commit()
+        };
+        if let Err(error) = settle() {
+            tracing::warn!(%error, "the index will be caught up by the next command");
+        }
+    }
+}
+
+impl SharedStore<'_> {
+    /// Asks the index while holding the lock with others.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::ask`].
+    pub fn ask<T>(&self, question: impl Fn(&Reader<'_>) -> Result<T>) -> Result<T> {
+        self.ask_holding(Held::Shared, question)
+    }
+
+    /// An open, current index, or `None` if the answer would have to be made in memory.
+    pub(super) fn usable_index(&self) -> Result<Option<Index>> {
+        let opened = self.open_index();
+        if let Err(trouble) = &opened
+            && *trouble == index::Trouble::Missing
+        {
+            // The first import of a store: an empty index is a current one.
+            return Ok(None);
+        }
+        let Ok((mut index, writable)) = opened else { return Ok(None) };
+        match self.catch_up(&mut index, writable, Held::Shared, None) {
+            Ok(true) => Ok(Some(index)),
+            Ok(false) | Err(_) => Ok(None),
+        }
+    }
+
+    /// Takes a version that was just published into the index. Best effort, as above.
+    pub fn index_published(&self, manifest: &Manifest) {
+        let take_in = || -> Result<()> {
+            match self.open_index() {
+                Ok((mut index, true)) => self.catch_up(&mut index, true, Held::Shared, Some(manifest)).map(drop),
+                _ => Ok(()),
+            }
+        };
+        if let Err(error) = take_in() {
+            tracing::warn!(%error, "the index will be caught up by the next command");
+        }
+    }
+
+    /// The number of the next import: one more than the highest that was ever given. Call it under the publish lock.
+    ///
+    /// # Errors
+    ///
+    /// What the system refuses.
     pub fn next_import_number(&self) -> Result<u64> {
-        let mut highest = self.history()?.present()?.marks.highest_import;
+        let present = self.history()?.present()?;
+        let mut highest = present.marks.highest_import;
         let manifests = self.manifests()?;
         for name in manifests.names()? {
+            // The history knows almost all of them; what it does not know is read.
+            if present.state.is_trustworthy() && present.marks.versions.contains_key(&name) {
+                continue;
+            }
             if let Ok(manifest) = manifests.read(&name) {
                 highest = highest.max(manifest.facts.import_number);
             }
         }
         Ok(highest + 1)
+    }
+
+    /// Contents of source files that were read before and have not changed since, by inode.
+    pub fn cached_contents<'s>(
+        &self,
+        file_system: u64,
+        stats: impl Iterator<Item = &'s Stat>,
+    ) -> HashMap<u64, ContentId> {
+        let Ok((mut index, _)) = self.open_index() else { return HashMap::new() };
+        let mut keys: Vec<StatKey> = stats.map(StatKey::from).collect();
+        keys.sort_unstable();
+        let found = index.read().and_then(|reader| reader.cached_contents(&file_system.to_le_bytes(), &keys));
+        let found = found.unwrap_or_default();
+        keys.iter().zip(found).filter_map(|(key, found)| Some((key.inode, found?.content))).collect()
+    }
+
+    /// Remembers contents of source files. Best effort: a cache that cannot be written costs time, nothing else.
+    pub fn remember_contents(&self, file_system: u64, files: &[(Stat, ContentId)]) {
+        let remember = || -> Result<()> {
+            let Ok((mut index, true)) = self.open_index() else { return Ok(()) };
+            let generation = self.history()?.present()?.marks.highest_import;
+            let file_system = file_system.to_le_bytes();
+            let mut files: Vec<(StatKey, ContentId)> =
+                files.iter().map(|(stat, id)| (StatKey::from(stat), *id)).collect();
+            files.sort_unstable();
+            let keys: Vec<StatKey> = files.iter().map(|(key, _)| *key).collect();
+            let known = index.read()?.cached_contents(&file_system, &keys)?;
+            let mut fresh =
+                known.iter().map(|known| known.is_none_or(|known| known.generation + CACHE_GENERATIONS < generation));
+            files.retain(|_| fresh.next().unwrap_or(true));
+            if files.is_empty() {
+                return Ok(());
+            }
+            let mut writer = index.write()?;
+            writer.cache_contents(&file_system, generation, &mut files)?;
+            writer.trim_cached_contents(MOST_CACHED_FILES)?;
+            writer.commit()
+        };
+        if let Err(error) = remember() {
+            tracing::debug!(%error, "source files are not remembered");
+        }
     }
 }

@@ -62,6 +62,7 @@ pub fn create(layout: Layout, settings: Settings, options: CreateOptions) -> Res
     durable::write(&dir, layout::FORMAT, format.to_text().as_bytes(), PUBLIC_FILE_MODE)?;
     let store = Store::open(layout, settings)?;
     store.record(vec![Event { outcome: "done".into(), ..Event::new(Action::Init) }])?;
+    store.prepare_index()?;
     Ok((store, true))
 }
 

@@ -5,9 +5,11 @@
 //! there is no usable index, all manifests are read.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
 
-use super::Store;
+use super::SharedStore;
 use crate::error::{Error, Result};
+use crate::index::Index;
 use crate::model::{Entry, Manifest, Node, ObjectKey, Placement};
 use crate::object::{Published, Recorded};
 
@@ -15,14 +17,28 @@ use crate::object::{Published, Recorded};
 pub struct PublishedObjects {
     recent: HashMap<ObjectKey, Recorded>,
     sizes: HashSet<u64>,
+    index: Option<Mutex<Index>>,
 }
 
-impl Store {
+impl SharedStore<'_> {
     /// Opens the answer to which objects are published.
+    ///
+    /// # Errors
+    ///
+    /// What the system refuses.
     pub fn published_objects(&self) -> Result<PublishedObjects> {
-        let mut published = PublishedObjects { recent: HashMap::new(), sizes: HashSet::new() };
-        for name in self.manifests()?.names()? {
-            match self.manifests()?.read(&name) {
+        let manifests = self.manifests()?;
+        let mut published = PublishedObjects { recent: HashMap::new(), sizes: HashSet::new(), index: None };
+        let mut names = manifests.names()?;
+        if let Some(index) = self.usable_index()? {
+            // The history's numbers say which is newest; one is enough, since the index knows the others.
+            let marks = self.history()?.present()?.marks;
+            names.sort_by_key(|name| marks.versions.get(name).map(|known| known.import_number));
+            names.drain(..names.len().saturating_sub(1));
+            published.index = Some(Mutex::new(index));
+        }
+        for name in names {
+            match manifests.read(&name) {
                 Ok(manifest) => published.take(&manifest),
                 // What cannot be read vouches for nothing.
                 Err(Error::Corrupt { .. } | Error::NotFound { .. }) => {}
@@ -57,10 +73,16 @@ pub fn object_of(manifest: &Manifest, entry: &Entry, placement: Placement) -> Op
 
 impl Published for PublishedObjects {
     fn lookup(&self, key: &ObjectKey) -> Result<Option<Recorded>> {
-        Ok(self.recent.get(key).copied())
+        if let Some(recorded) = self.recent.get(key) {
+            return Ok(Some(*recorded));
+        }
+        match &self.index {
+            Some(index) => index.lock().unwrap_or_else(PoisonError::into_inner).read()?.object(key),
+            None => Ok(None),
+        }
     }
 
     fn may_have_size(&self, size: u64) -> bool {
-        self.sizes.contains(&size)
+        self.sizes.contains(&size) || self.index.is_some() && !self.recent.is_empty()
     }
 }

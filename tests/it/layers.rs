@@ -21,7 +21,12 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Uses within the layer of the store's parts.
-const SIDEWAYS: &[(&str, &str)] = &[("materialise", "object")];
+const SIDEWAYS: &[(&str, &str)] = &[
+    // A tree is made of links to objects.
+    ("materialise", "object"),
+    // It answers which objects are published, and takes in lines of the history.
+    ("index", "object"),
+];
 
 /// Crates and the modules that may name them.
 const ROOMS: &[(&str, &[&str])] = &[
@@ -33,7 +38,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("zip", &["archive"]),
     ("flate2", &["archive"]),
     ("lzma_rust2", &["archive"]),
-    ("globset", &["model"]),
+    ("globset", &["model", "index"]),
     ("similar", &["model"]),
     ("semver", &["model"]),
     ("toml", &["model", "config"]),
@@ -49,12 +54,18 @@ fn sources() -> Vec<(String, PathBuf, String)> {
     files
         .filter(|item| item.path().extension().is_some_and(|extension| extension == "rs"))
         .filter(|item| !item.path().iter().any(|part| part.to_string_lossy().contains("tests")))
+        // Sample values for the tests of a room.
+        .filter(|item| item.file_name() != "samples.rs")
         .map(|item| {
             let relative = item.path().strip_prefix(&top).expect("below").to_owned();
             let first = relative.iter().next().expect("a component").to_string_lossy().replace(".rs", "");
             let text = std::fs::read_to_string(item.path()).expect("a source file");
             // Tests of a module may use what they like.
-            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
+            let tests = text.match_indices("#[cfg(test)]").map(|(at, _)| at).find(|at| {
+                let following = text[*at..].lines().find(|line| !line.starts_with("#["));
+                following.is_some_and(|line| line == "mod tests {")
+            });
+            let code = text[..tests.unwrap_or(text.len())].to_owned();
             (first, relative, code)
         })
         .collect()

@@ -164,6 +164,8 @@ pub fn import(
     observer: &dyn Observer,
 ) -> Result<Report> {
     let start = Instant::now();
+    store.check_writable()?;
+    store.prepare_index()?;
     let shared = store.share()?;
     shared.heal()?;
     let job = Job { store: &shared, version, options, observer, start };
@@ -430,7 +432,7 @@ impl<'a> Reader<'a> {
                     .flat_map(|directory| &directory.files)
                     .filter(|file| file.stat.kind == Kind::File)
             };
-            reader.cached = job.store.cached_contents(file_system_id, source_device, files().map(|file| &file.stat))?;
+            reader.cached = job.store.cached_contents(file_system_id, files().map(|file| &file.stat));
             if source_device == store_device && files().any(|file| file.stat.links > 1) {
                 reader.own_inodes = crate::object::inodes(job.store.dir())?;
             }
