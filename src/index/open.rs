@@ -41,7 +41,8 @@ const STATEMENTS: usize = 64;
 pub enum Mode {
     /// Reading and writing; an older schema is brought up to date.
     ReadWrite,
-    /// Reading. Needs the log's two companion files, so the directory must be writable or somebody must have it open.
+    /// Reading. Needs the log's two companion files, so the directory must be writable or they must be there. They
+    /// stay behind, empty, until somebody who may write closes the index.
     ReadOnly,
     /// Reading where nobody can write, as on a read-only mount, without locks or companion files. The caller knows
     /// that nobody can; that no log is left beside is checked.
@@ -118,7 +119,7 @@ impl Trouble {
 
 /// Opens the index `name` in `dir`. Waits `busy_timeout` for other processes, here and later.
 pub fn open(dir: &Dir, name: &str, mode: Mode, busy_timeout: Duration) -> Opened {
-    match try_open(dir, name, mode, busy_timeout) {
+    match try_open(dir, name, mode, busy_timeout, MIGRATIONS) {
         Ok(connection) => Opened::Usable(Index::new(connection, busy_timeout)),
         Err(unusable) => Opened::Unusable(unusable),
     }
@@ -141,7 +142,13 @@ impl Index {
     }
 }
 
-fn try_open(dir: &Dir, name: &str, mode: Mode, busy_timeout: Duration) -> Result<Connection, Unusable> {
+pub(super) fn try_open(
+    dir: &Dir,
+    name: &str,
+    mode: Mode,
+    busy_timeout: Duration,
+    migrations: &[&str],
+) -> Result<Connection, Unusable> {
     let looked = dir.try_stat(name).map_err(|error| Unusable::new(Trouble::Failed, error.to_string()))?;
     let stat = looked.ok_or_else(|| Unusable::new(Trouble::Missing, "there is none"))?;
     if stat.kind != Kind::File {
@@ -164,12 +171,17 @@ fn try_open(dir: &Dir, name: &str, mode: Mode, busy_timeout: Duration) -> Result
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let opened = Connection::open_with_flags(uri(&dir.path_of(name), mode), flags);
     let mut connection = opened.map_err(|error| Unusable::of(&error))?;
-    examine(&mut connection, mode, busy_timeout)?;
+    examine(&mut connection, mode, busy_timeout, migrations)?;
     Ok(connection)
 }
 
 /// Settings and checks; the first look at the file happens here.
-fn examine(connection: &mut Connection, mode: Mode, busy_timeout: Duration) -> Result<(), Unusable> {
+fn examine(
+    connection: &mut Connection,
+    mode: Mode,
+    busy_timeout: Duration,
+    migrations: &[&str],
+) -> Result<(), Unusable> {
     let engine = |error: rusqlite::Error| Unusable::of(&error);
     configure(connection, busy_timeout).map_err(engine)?;
     if application_id(connection).map_err(engine)? != APPLICATION_ID {
@@ -179,7 +191,7 @@ fn examine(connection: &mut Connection, mode: Mode, busy_timeout: Duration) -> R
     if mode == Mode::ReadWrite && connection.is_readonly("main").map_err(engine)? {
         return Err(Unusable::new(Trouble::Denied, "it may not be written"));
     }
-    let (found, known) = (user_version(connection).map_err(engine)?, newest(MIGRATIONS));
+    let (found, known) = (user_version(connection).map_err(engine)?, newest(migrations));
     if found <= 0 {
         return Err(Unusable::new(Trouble::Damaged, "it has no schema"));
     }
@@ -190,7 +202,7 @@ fn examine(connection: &mut Connection, mode: Mode, busy_timeout: Duration) -> R
         if mode != Mode::ReadWrite {
             return Err(Unusable::new(Trouble::Older, format!("its schema is number {found}, this build has {known}")));
         }
-        migrate(connection, MIGRATIONS).map_err(engine)?;
+        migrate(connection, migrations).map_err(engine)?;
     }
     if mode == Mode::ReadWrite {
         set_wal(connection).map_err(engine)?;

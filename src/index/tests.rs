@@ -90,6 +90,19 @@ fn another_programs_database_and_a_newer_builds_are_told_apart() {
 }
 
 #[test]
+fn an_older_schema_is_told_to_a_reader_and_brought_up_for_a_writer() {
+    let (_directory, dir) = store();
+    let steps = [migrate::MIGRATIONS[0], "CREATE TABLE later (a INTEGER) STRICT"];
+    let opened = |mode| open::try_open(&dir, NAME, mode, Duration::ZERO, &steps).map(drop);
+    for mode in [Mode::ReadOnly, Mode::Frozen] {
+        assert_eq!(opened(mode).map_err(|unusable| unusable.trouble), Err(Trouble::Older));
+    }
+    assert_eq!(opened(Mode::ReadWrite), Ok(()));
+    assert_eq!(opened(Mode::ReadOnly), Ok(()));
+    assert_eq!(trouble(&dir, Mode::ReadOnly), Some(Trouble::Newer), "as the older build sees it");
+}
+
+#[test]
 fn a_missing_table_is_damage_when_it_is_met() {
     let (directory, dir) = store();
     Connection::open(directory.path().join(NAME)).unwrap().execute_batch("DROP TABLE objects").unwrap();
