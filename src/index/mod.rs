@@ -2,8 +2,8 @@
 //!
 //! The index is derived. It decides nothing: a version is what its manifest says, and what happened is what the
 //! history says. Missing, damaged, foreign or newer than this build, it is [rebuilt](rebuild()); behind, it is caught
-//! up from event [`Reflected::seq`] on; where neither can be done, [`Index::in_memory`] is filled instead and answers
-//! the same questions.
+//! up from event [`Reflected::seq`] on; where neither can be done, [`Index::in_memory`] is [filled](fill()) instead and
+//! answers the same questions.
 //!
 //! Nothing is asked or told but in a transaction: [`Index::read`] gives a [`Reader`], one unchanging picture over any
 //! number of questions; [`Index::write`] gives a [`Writer`], which is a reader too, and either commits everything or
@@ -62,7 +62,7 @@ pub use failure::{foreign_history, is_busy, is_damage};
 pub use find::{Found, Pattern};
 pub use objects::PublishedObjects;
 pub use open::{Mode, Opened, Trouble, Unusable, open};
-pub use rebuild::rebuild;
+pub use rebuild::{fill, rebuild};
 pub use remove::Removed;
 pub use stat_cache::{CachedContent, StatKey};
 pub use versions::{Counts, IndexedVersion, ManifestFile};

@@ -45,7 +45,8 @@ pub enum Mode {
     /// stay behind, empty, until somebody who may write closes the index.
     ReadOnly,
     /// Reading where nobody can write, as on a read-only mount, without locks or companion files. The caller knows
-    /// that nobody can; that no log is left beside is checked.
+    /// that nobody can; that no log is left beside is checked. If somebody writes all the same, what is read is a
+    /// mixture: pages of different moments, which need not look like damage.
     Frozen,
 }
 
@@ -126,7 +127,7 @@ pub fn open(dir: &Dir, name: &str, mode: Mode, busy_timeout: Duration) -> Opened
 }
 
 impl Index {
-    /// An empty index that lives in memory only; fill it as [`rebuild`](super::rebuild()) fills a file.
+    /// An empty index that lives in memory only; [`fill`](super::fill()) it.
     ///
     /// # Errors
     ///

@@ -1,5 +1,6 @@
 //! Trees: rows of distinct directories and their entries.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use rusqlite::{CachedStatement, Connection, Row};
@@ -8,6 +9,7 @@ use super::failure::{failed, malformed};
 use super::{Reader, Writer, number, optional, unsigned};
 use crate::error::Result;
 use crate::model::codec::Reader as Bytes;
+use crate::model::diff::TreeSource;
 use crate::model::{ContentId, Entry, EntryName, Metadata, Node, Tree, TreeId, TreePath, TreeSet, Xattrs};
 
 const FILE: u8 = 1;
@@ -132,6 +134,14 @@ impl Reader<'_> {
             Some(found) => Ok(found),
             None => Ok(None),
         }
+    }
+}
+
+impl TreeSource for Reader<'_> {
+    /// As [`Reader::tree`], but a tree that is missing is [damage](super::is_damage()) too.
+    fn tree(&self, id: &TreeId) -> Result<Cow<'_, Tree>> {
+        let found = Reader::tree(self, id)?;
+        found.map(Cow::Owned).ok_or_else(|| malformed("read a tree", "a tree below a known one is missing"))
     }
 }
 
@@ -269,6 +279,16 @@ mod tests {
         assert_eq!(reader.tree(&tree.id()).unwrap().unwrap(), tree);
         assert_eq!(reader.tree_set(&tree.id()).unwrap().unwrap(), trees);
         assert_eq!(reader.tree(&TreeId::from_bytes([9; 32])).unwrap(), None);
+    }
+
+    #[test]
+    fn the_index_is_a_source_of_trees_for_comparisons() {
+        let first = manifest("v1", 1, &[("a/b", "1"), ("d/e", "2")]);
+        let mut index = index_of([&first]);
+        let reader = index.read().unwrap();
+        assert_eq!(TreeSource::tree(&reader, &first.root).unwrap().as_ref(), first.trees.get(&first.root).unwrap());
+        let error = TreeSource::tree(&reader, &TreeId::from_bytes([9; 32])).unwrap_err();
+        assert!(is_damage(&error), "{error:?}");
     }
 
     #[test]
