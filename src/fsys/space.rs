@@ -14,6 +14,8 @@ pub struct Space {
     pub block_bytes: u64,
     /// The file system's id, as `statvfs(3)` gives it.
     pub file_system_id: u64,
+    /// Whether it is mounted read-only.
+    pub read_only: bool,
 }
 
 impl Space {
@@ -31,6 +33,7 @@ impl Space {
             free_inodes,
             block_bytes,
             file_system_id: stat.f_fsid,
+            read_only: stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
         })
     }
 

@@ -5,12 +5,12 @@
 //! where neither may be done now (another user, a read-only mount, a gc or import holding the lock), the same schema
 //! is filled in memory and answers from there. A question that meets damage is asked once more of a rebuilt index.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::{ExclusiveStore, SharedStore, Store};
 use crate::error::{Error, Result};
-use crate::fsys::{LockFile, LockMode, Stat};
+use crate::fsys::{LockFile, LockMode, Space, Stat};
 use crate::history::{Reading, Recorded};
 use crate::index::{self, HistoryLine, Index, ManifestFile, Mode, Opened, Reader, Reflected, StatKey};
 use crate::layout;
@@ -92,14 +92,18 @@ impl Store {
 
     /// Opens the file as well as this process may; tells whether it may be written.
     fn open_index(&self) -> Result<(Index, bool), index::Trouble> {
-        let attempts = match self.check_writable().is_ok() {
-            true => &[Mode::ReadWrite, Mode::ReadOnly, Mode::Frozen][..],
-            false => &[Mode::ReadOnly, Mode::Frozen][..],
-        };
+        let mut attempts = vec![Mode::ReadOnly];
+        if self.check_writable().is_ok() {
+            attempts.insert(0, Mode::ReadWrite);
+        }
+        // Without locks only where nobody can write: elsewhere pages of two moments could mix unnoticed.
+        if Space::of(self.dir()).is_ok_and(|space| space.read_only) {
+            attempts.push(Mode::Frozen);
+        }
         let mut first = None;
         for mode in attempts {
-            match index::open(self.dir(), layout::INDEX, *mode, BUSY_TIMEOUT) {
-                Opened::Usable(index) => return Ok((index, *mode == Mode::ReadWrite)),
+            match index::open(self.dir(), layout::INDEX, mode, BUSY_TIMEOUT) {
+                Opened::Usable(index) => return Ok((index, mode == Mode::ReadWrite)),
                 Opened::Unusable(unusable) => {
                     tracing::debug!(?mode, %unusable, "the index cannot be used");
                     if unusable.trouble.needs_rebuild() {
@@ -160,13 +164,20 @@ impl Store {
         Ok(index)
     }
 
-    /// All manifests that can be trusted, one at a time. What cannot is said; `verify` and gc deal with it.
+    /// All manifests that can be trusted, one at a time, oldest import first. What cannot is left out here; `verify`
+    /// and gc deal with it.
     fn all_manifests(&self) -> Result<impl Iterator<Item = Result<(Manifest, ManifestFile)>>> {
         let manifests = self.manifests()?;
-        let names = manifests.names()?;
+        let marks = self.history()?.present()?.marks;
+        let mut names = manifests.names()?;
+        names.sort_by_key(|name| marks.versions.get(name).map_or(u64::MAX, |known| known.import_number));
+        // A manifest that somebody copied by hand has the number of another one.
+        let mut numbers = HashSet::new();
         Ok(names.into_iter().filter_map(move |name| match (manifests.read(&name), manifests.stat(&name)) {
-            (Ok(manifest), Ok(Some(stat))) => Some(Ok((manifest, ManifestFile::from(&stat)))),
-            (Err(Error::Corrupt { .. } | Error::NotFound { .. }), _) | (_, Ok(None)) => None,
+            (Ok(manifest), Ok(Some(stat))) if numbers.insert(manifest.facts.import_number) => {
+                Some(Ok((manifest, ManifestFile::from(&stat))))
+            }
+            (Ok(_), Ok(_)) | (Err(Error::Corrupt { .. } | Error::NotFound { .. }), _) => None,
             (Err(error), _) | (_, Err(error)) => Some(Err(error)),
         }))
     }

@@ -35,7 +35,9 @@ impl SharedStore<'_> {
             let marks = self.history()?.present()?.marks;
             names.sort_by_key(|name| marks.versions.get(name).map(|known| known.import_number));
             names.drain(..names.len().saturating_sub(1));
-            published.index = Some(Mutex::new(index));
+            if !names.is_empty() {
+                published.index = Some(Mutex::new(index));
+            }
         }
         for name in names {
             match manifests.read(&name) {
