@@ -24,7 +24,7 @@ macro_rules! id {
             }
 
             /// Its 64 lower-case hexadecimal digits.
-            pub fn to_hex(&self) -> String {
+            pub fn to_hex(self) -> String {
                 blake3::Hash::from_bytes(self.0).to_hex().to_string()
             }
 

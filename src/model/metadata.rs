@@ -23,7 +23,10 @@ const USER_PREFIX: &[u8] = b"user.";
 
 /// Extended attributes: sorted by name, names unique.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Xattrs(Vec<(Box<[u8]>, Box<[u8]>)>);
+pub struct Xattrs(Vec<Xattr>);
+
+/// A name and its value.
+type Xattr = (Box<[u8]>, Box<[u8]>);
 
 impl Xattrs {
     /// None.
@@ -72,7 +75,7 @@ impl Xattrs {
     /// As they are on a sealed inode: no entry of an access list may write.
     #[must_use]
     fn sealed(&self) -> Self {
-        let seal = |(name, value): &(Box<[u8]>, Box<[u8]>)| {
+        let seal = |(name, value): &Xattr| {
             let value = if **name == *ACL_ACCESS { seal_acl(value) } else { value.clone() };
             (name.clone(), value)
         };
@@ -96,7 +99,7 @@ impl Xattrs {
 
     /// Reads a canonical encoding.
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let mut list: Vec<(Box<[u8]>, Box<[u8]>)> = Vec::new();
+        let mut list: Vec<Xattr> = Vec::new();
         for _ in 0..reader.u32()? {
             let name: Box<[u8]> = reader.short_bytes()?.into();
             if !Self::is_recorded(&name) || list.last().is_some_and(|(last, _)| *last >= name) {

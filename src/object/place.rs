@@ -77,10 +77,8 @@ impl Objects<'_> {
             Some(stat) if check::by_stat(&stat, key, Some(&recorded)).is_ok() => {}
             _ => return Ok(None),
         }
-        Ok(match self.link_or_copy(key, &name, spot)? {
-            Some(how) => Some(Placed { key: key.clone(), recorded, how }),
-            None => None,
-        })
+        let how = self.link_or_copy(key, &name, spot)?;
+        Ok(how.map(|how| Placed { key: key.clone(), recorded, how }))
     }
 
     /// Whether an object is trusted and intact by one look.

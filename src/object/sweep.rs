@@ -25,13 +25,16 @@ impl Swept {
     }
 }
 
-/// Calls `visit` with every name in `objects/` that is not a live object: the directory, the name, the key if the
-/// name is one, and its inode.
+/// Told of a name in `objects/` that is not a live object: the directory, the name, the key if the name is one, and
+/// its inode.
+pub type Visit<'v> = dyn Fn(&Dir, &[u8], Option<&ObjectKey>, &Stat) -> Result<()> + Sync + 'v;
+
+/// Calls `visit` with every name in `objects/` that is not a live object.
 pub fn dead(
     objects: &Dir,
     live: &(dyn Fn(&ObjectKey) -> bool + Sync),
     observer: &dyn Observer,
-    visit: &(dyn Fn(&Dir, &[u8], Option<&ObjectKey>, &Stat) -> Result<()> + Sync),
+    visit: &Visit<'_>,
 ) -> Result<()> {
     objects.items()?.par_iter().try_for_each(|fan| {
         observe::check(observer)?;

@@ -170,6 +170,7 @@ pub fn sum_files(scan: &Scan, value: impl Fn(&ScanFile) -> u64 + Sync) -> u64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)]
 mod tests {
     use super::*;
     use crate::observe::Silent;

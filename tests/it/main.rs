@@ -3,6 +3,8 @@
 //! A test that lacks something (root, a tool, a kernel feature) says what, and counts as ignored, never as passed.
 //! Every file lists its tests in `tests![…]`; one that is not listed is dead code, which the build denies.
 
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests set the scene with whatever serves")]
+
 #[macro_use]
 mod support;
 
