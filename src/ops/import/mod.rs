@@ -2,7 +2,7 @@
 //!
 //! A directory is looked at, checked against the free space, and then read, stored and linked in one parallel pass
 //! ([`ingest`]). An archive is a stream: its contents become objects as they pass, and the tree is made of links
-//! when the stream has ended well ([`archive`]). Both end in [`publish`](super::publish).
+//! when the stream has ended well ([`archive`]). Both end in [`publish`].
 //!
 //! Importing what exists under the same name is no work: it is hashed, compared and said to be there.
 
