@@ -71,7 +71,7 @@ impl Objects<'_> {
             None => self.published.lookup(key)?,
         };
         let Some(recorded) = recorded else { return Ok(None) };
-        let name = key.to_string();
+        let name = key.path();
         // A look before reuse: an object that was written to through one of its links must not spread.
         match self.dir.try_stat(&name)? {
             Some(stat) if check::by_stat(&stat, key, Some(&recorded)).is_ok() => {}
@@ -88,7 +88,7 @@ impl Objects<'_> {
             None => self.published.lookup(key)?,
         };
         let Some(recorded) = recorded else { return Ok(None) };
-        let stat = self.dir.try_stat(key.to_string())?;
+        let stat = self.dir.try_stat(key.path())?;
         Ok(stat.filter(|stat| check::by_stat(stat, key, Some(&recorded)).is_ok()).map(|_| recorded))
     }
 
@@ -159,7 +159,7 @@ impl Objects<'_> {
             // It vanished or changed in this instant; the bytes are gone with the file, so say so.
             return Err(Error::corrupt(
                 "object",
-                self.dir.path_of(key.to_string()),
+                self.dir.path_of(key.path()),
                 "it changed while it was being linked",
             ));
         }
@@ -181,7 +181,7 @@ impl Objects<'_> {
         file::dress(made, &dress.sealed.metadata, &self.fresh, path)?;
         file::set_mtime(made, mtime, path)?;
         let recorded = Recorded { size, mtime };
-        let name = key.to_string();
+        let name = key.path();
         match self.link_in(spot, &name) {
             Ok(()) => {
                 self.known.insert(&key, recorded);
@@ -323,13 +323,13 @@ impl Objects<'_> {
         recorded: Recorded,
         spot: Spot<'_>,
     ) -> Result<()> {
-        let object = self.dir.open_file(key.to_string())?;
+        let object = self.dir.open_file(key.path())?;
         self.copy_file(&object, spot, metadata, recorded)
     }
 
     /// Puts a sealed copy with an inode of its own to a place. Hashed while it is copied, unless blocks are shared.
     pub fn place_copy(&self, key: &ObjectKey, recorded: Recorded, share_blocks: bool, spot: Spot<'_>) -> Result<()> {
-        let name = key.to_string();
+        let name = key.path();
         let object = self.dir.open_file(&name)?;
         let path = || self.dir.path_of(&name);
         let xattrs = file::xattrs(&object, path)?;
@@ -352,7 +352,7 @@ impl Objects<'_> {
 
     /// Makes an object of another class from one with the same bytes.
     pub fn derive(&self, from: &ObjectKey, dress: Dress<'_>) -> Result<Placed> {
-        let source = self.dir.open_file(from.to_string())?;
+        let source = self.dir.open_file(from.path())?;
         let (dir, name) = self.aside();
         let spot = Spot { dir, name: name.as_bytes() };
         let placed = match self.place_clone(&source, dress, spot)? {
@@ -367,7 +367,7 @@ impl Objects<'_> {
 
     /// Where an object lies; for messages.
     pub fn path_of(&self, key: &ObjectKey) -> std::path::PathBuf {
-        self.dir.path_of(key.to_string())
+        self.dir.path_of(key.path())
     }
 
     /// Puts an empty file to a place: always an inode of its own, since empty files tend to be locks, and a lock

@@ -380,7 +380,10 @@ impl One<'_> {
         }
         let opened = source.open_file(&file.name).map_err(|error| self.error(file, &error))?;
         let mut before = file.stat;
-        for _ in 0..READ_ATTEMPTS {
+        for attempt in 0..READ_ATTEMPTS {
+            if attempt > 0 {
+                rewind(&opened).map_err(|error| self.error(file, &Error::io("read", "", error)))?;
+            }
             let attempt = self.read_once(&opened, target, file, &before, kind, heads)?;
             let after = stat_file(&opened, || source.path_of(&file.name)).map_err(|error| self.error(file, &error))?;
             if before.unchanged(&after)
@@ -459,7 +462,6 @@ impl One<'_> {
         if stat.size == 0 {
             return Ok(Some(Attempt { content: ContentId::empty(), size: 0, metadata, placed: None }));
         }
-        rewind(opened).map_err(unreadable)?;
         let Some(objects) = self.ingest.objects else {
             let (content, size) = hash::stream(opened, self.threads).map_err(unreadable)?;
             locked(self.needed).insert(ObjectKey { content, class: sealed.class.clone() }, size);
