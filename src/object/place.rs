@@ -157,11 +157,7 @@ impl Objects<'_> {
                 return Ok(placed);
             }
             // It vanished or changed in this instant; the bytes are gone with the file, so say so.
-            return Err(Error::corrupt(
-                "object",
-                self.dir.path_of(key.path()),
-                "it changed while it was being linked",
-            ));
+            return Err(Error::corrupt("object", self.dir.path_of(key.path()), "it changed while it was being linked"));
         }
         self.finish(made, key, size, how, dress, spot)
     }

@@ -10,20 +10,16 @@ use std::time::Duration;
 
 use super::{ExclusiveStore, SharedStore, Store};
 use crate::error::{Error, Result};
-use crate::fsys::{LockFile, LockMode, Space, Stat};
+use crate::fsys::{LockFile, LockMode, Space};
 use crate::history::{Reading, Recorded};
-use crate::index::{self, HistoryLine, Index, ManifestFile, Mode, Opened, Reader, Reflected, StatKey};
+use crate::index::{self, HistoryLine, Index, ManifestFile, Mode, Opened, Reader, Reflected};
 use crate::layout;
-use crate::model::{ContentId, Manifest, VersionName};
+use crate::model::{Manifest, VersionName};
 
 /// How long a process that holds the index is waited for, before the answer is made in memory.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 /// Name of an index that is being rebuilt.
 const REBUILT: &str = "index.db.new";
-/// Most source files that are remembered: about 100 bytes each.
-const MOST_CACHED_FILES: u64 = 500_000;
-/// Imports after which a remembered file that is still in use is remembered anew, so that it is not trimmed.
-const CACHE_GENERATIONS: u64 = 8;
 
 /// Which lock the caller holds already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +87,7 @@ impl Store {
     }
 
     /// Opens the file as well as this process may; tells whether it may be written.
-    fn open_index(&self) -> Result<(Index, bool), index::Trouble> {
+    pub(super) fn open_index(&self) -> Result<(Index, bool), index::Trouble> {
         let mut attempts = vec![Mode::ReadOnly];
         if self.check_writable().is_ok() {
             attempts.insert(0, Mode::ReadWrite);
@@ -383,46 +379,5 @@ impl SharedStore<'_> {
             }
         }
         Ok(highest + 1)
-    }
-
-    /// Contents of source files that were read before and have not changed since, by inode.
-    pub fn cached_contents<'s>(
-        &self,
-        file_system: u64,
-        stats: impl Iterator<Item = &'s Stat>,
-    ) -> HashMap<u64, ContentId> {
-        let Ok((mut index, _)) = self.open_index() else { return HashMap::new() };
-        let mut keys: Vec<StatKey> = stats.map(StatKey::from).collect();
-        keys.sort_unstable();
-        let found = index.read().and_then(|reader| reader.cached_contents(&file_system.to_le_bytes(), &keys));
-        let found = found.unwrap_or_default();
-        keys.iter().zip(found).filter_map(|(key, found)| Some((key.inode, found?.content))).collect()
-    }
-
-    /// Remembers contents of source files. Best effort: a cache that cannot be written costs time, nothing else.
-    pub fn remember_contents(&self, file_system: u64, files: &[(Stat, ContentId)]) {
-        let remember = || -> Result<()> {
-            let Ok((mut index, true)) = self.open_index() else { return Ok(()) };
-            let generation = self.history()?.present()?.marks.highest_import;
-            let file_system = file_system.to_le_bytes();
-            let mut files: Vec<(StatKey, ContentId)> =
-                files.iter().map(|(stat, id)| (StatKey::from(stat), *id)).collect();
-            files.sort_unstable();
-            let keys: Vec<StatKey> = files.iter().map(|(key, _)| *key).collect();
-            let known = index.read()?.cached_contents(&file_system, &keys)?;
-            let mut fresh =
-                known.iter().map(|known| known.is_none_or(|known| known.generation + CACHE_GENERATIONS < generation));
-            files.retain(|_| fresh.next().unwrap_or(true));
-            if files.is_empty() {
-                return Ok(());
-            }
-            let mut writer = index.write()?;
-            writer.cache_contents(&file_system, generation, &mut files)?;
-            writer.trim_cached_contents(MOST_CACHED_FILES)?;
-            writer.commit()
-        };
-        if let Err(error) = remember() {
-            tracing::debug!(%error, "source files are not remembered");
-        }
     }
 }

@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod create;
 pub mod published;
 pub mod recover;
+pub mod source_cache;
 
 use std::num::NonZeroUsize;
 use std::ops::Deref;

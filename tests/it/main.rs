@@ -10,6 +10,7 @@ mod support;
 
 mod import;
 mod layers;
+mod real;
 
 use libtest_mimic::Arguments;
 
@@ -17,6 +18,6 @@ fn main() -> std::process::ExitCode {
     let mut arguments = Arguments::from_args();
     // Loop mounts and many processes: more at once than processors only makes each slower.
     arguments.test_threads = arguments.test_threads.or(std::thread::available_parallelism().ok().map(usize::from));
-    let tests = [import::tests(), layers::tests()];
+    let tests = [import::tests(), layers::tests(), real::tests()];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit_code()
 }
