@@ -87,13 +87,19 @@ pub fn abandoned(staging: &Dir) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Removes abandoned entries; tells how many there were.
-pub fn sweep(staging: &Dir) -> Result<usize> {
-    let names = abandoned(staging)?;
-    for name in &names {
-        remove::tree(staging, name)?;
-    }
-    Ok(names.len())
+/// Removes an entry unless somebody builds it. Locked meanwhile, so that a run that just began, and was seen between
+/// making its directory and locking it, takes another name.
+pub fn remove_abandoned(staging: &Dir, name: impl AsRef<[u8]>) -> Result<()> {
+    let name = name.as_ref();
+    let _lock = match staging.open_dir(name) {
+        Ok(dir) => match LockFile::of_dir(&dir, "staging")?.try_lock(LockMode::Exclusive)? {
+            Some(lock) => Some(lock),
+            None => return Ok(()),
+        },
+        // Not a directory, and so nobody's; or gone.
+        Err(_) => None,
+    };
+    remove::tree(staging, name)
 }
 
 #[cfg(test)]
@@ -106,7 +112,11 @@ mod tests {
         let staging = Dir::open(temporary.path()).unwrap();
         let live = Run::begin(&staging).unwrap();
         staging.create_dir("run-1-0", 0o700).unwrap().create_dir("tree", 0o755).unwrap();
-        assert_eq!(sweep(&staging).unwrap(), 1);
+        assert_eq!(abandoned(&staging).unwrap(), ["run-1-0"]);
+        for name in ["run-1-0", live.name.as_str()] {
+            remove_abandoned(&staging, name).unwrap();
+        }
+        assert!(staging.try_stat("run-1-0").unwrap().is_none());
         assert!(staging.try_stat(&live.name).unwrap().is_some());
         live.finish().unwrap();
         assert_eq!(staging.items().unwrap(), []);

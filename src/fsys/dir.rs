@@ -189,6 +189,11 @@ impl Dir {
         PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
     }
 
+    /// The path as the kernel prints it now: absolute and without symbolic links.
+    pub fn real_path(&self) -> Result<PathBuf> {
+        std::fs::read_link(self.proc_path()).map_err(|error| Error::io("find out where", &self.path, error))
+    }
+
     /// Opens a directory in it. A symbolic link is not followed.
     pub fn open_dir(&self, name: impl AsRef<[u8]>) -> Result<Self> {
         let name = name.as_ref();

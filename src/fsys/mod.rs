@@ -12,6 +12,8 @@
 //! - [`remove`]: removal of whole trees, never across a mount
 //! - [`space`]: free bytes and inodes
 //! - [`process`]: which processes use a path
+//! - [`held`]: which inodes processes hold
+//! - [`mounts`]: mount points below a directory
 //! - [`system`]: the clock, the user, the machine
 
 #![allow(clippy::disallowed_methods)]
@@ -20,7 +22,9 @@ pub mod append;
 pub mod dir;
 pub mod durable;
 pub mod file;
+pub mod held;
 pub mod lock;
+pub mod mounts;
 pub mod process;
 pub mod remove;
 pub mod space;

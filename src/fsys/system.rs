@@ -78,6 +78,16 @@ pub fn network_file_system(dir: &super::Dir) -> crate::error::Result<Option<&'st
     })
 }
 
+/// Whether files on this file system may share blocks with others, so that the bytes of one need not come back when it
+/// goes: xfs, btrfs, bcachefs, OCFS2, ZFS. Magic numbers as in `statfs(2)`.
+pub fn may_share_blocks(dir: &super::Dir) -> crate::error::Result<bool> {
+    let stat = rustix::fs::fstatfs(dir)
+        .map_err(|errno| crate::error::Error::io("ask for the file system of", dir.path(), errno))?;
+    #[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation, clippy::unnecessary_cast)]
+    let magic = stat.f_type as u32;
+    Ok(matches!(magic, 0x5846_5342 | 0x9123_683e | 0xca45_1a4e | 0x7461_636f | 0x2fc1_2fc1))
+}
+
 /// Raises this process's limit of open files to what the system allows, since every directory that is being worked
 /// on is held open.
 pub fn raise_open_file_limit() {

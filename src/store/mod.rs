@@ -4,12 +4,20 @@
 //! and everything that only adds, [`ExclusiveStore`] for what removes or rewrites. Holding the handle is holding the
 //! lock, so that an unlocked sweep does not compile.
 //!
+//! - [`create`]: making a store
+//! - [`published`]: which objects published manifests refer to
+//! - [`removal`]: taking a version out, restartable at every step
+//! - [`adoption`]: putting a tree of links in the place of a hand-made one
+//! - [`recover`]: completing or undoing what an interruption left
+//!
 //! Order of locks: `lock` (these handles), `publish.lock`, `refs.lock`, `history.lock`.
 
+pub mod adoption;
 pub mod catalog;
 pub mod create;
 pub mod published;
 pub mod recover;
+pub mod removal;
 pub mod source_cache;
 
 use std::num::NonZeroUsize;
@@ -151,6 +159,21 @@ impl Store {
         Manifests::open(&self.dir)
     }
 
+    /// `store/objects/`.
+    pub fn objects_dir(&self) -> Result<Dir> {
+        self.dir.open_dir(layout::OBJECTS)
+    }
+
+    /// `store/staging/`.
+    pub fn staging_dir(&self) -> Result<Dir> {
+        self.dir.open_dir(layout::STAGING)
+    }
+
+    /// `store/trash/`.
+    pub fn trash_dir(&self) -> Result<Dir> {
+        self.dir.open_dir(layout::TRASH)
+    }
+
     /// Its history.
     pub fn history(&self) -> Result<History> {
         Ok(History::new(self.dir.try_clone()?))
@@ -196,7 +219,7 @@ impl Store {
         self.check_writable()?;
         let lock = LockFile::open(&self.dir, layout::LOCK)?.lock(LockMode::Shared, self.settings.lock_timeout)?;
         self.check_links()?;
-        Ok(SharedStore { store: self, _lock: lock })
+        Ok(SharedStore { store: self, _lock: Some(lock) })
     }
 
     /// Takes the store's lock alone.
@@ -276,7 +299,8 @@ fn two_file_systems(layout: &Layout) -> Error {
 #[must_use = "the lock is released as soon as this is dropped"]
 pub struct SharedStore<'a> {
     store: &'a Store,
-    _lock: LockGuard,
+    /// Absent if an exclusive holder lends its own.
+    _lock: Option<LockGuard>,
 }
 
 /// A store with its lock held alone.
@@ -284,6 +308,13 @@ pub struct SharedStore<'a> {
 pub struct ExclusiveStore<'a> {
     store: &'a Store,
     _lock: LockGuard,
+}
+
+impl ExclusiveStore<'_> {
+    /// Whoever holds the lock alone may do what those may who hold it together.
+    pub fn as_shared(&self) -> SharedStore<'_> {
+        SharedStore { store: self.store, _lock: None }
+    }
 }
 
 impl Deref for SharedStore<'_> {

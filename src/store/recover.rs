@@ -4,15 +4,31 @@
 //! | --- | --- | --- |
 //! | manifest and tree, no event | died while publishing, after the tree | the event is appended |
 //! | manifest, no tree, no event | died while publishing, before the tree | the manifest is removed |
-//! | manifest, event, tree in trash | died while removing | the removal is completed |
-//! | manifest, event, no tree anywhere | removed by hand | recorded; the manifest goes unless a role points at it |
+//! | manifest, event, tree in trash | died while removing | moved back if a process uses it or a role wants it; else the removal is completed |
+//! | manifest, event, no tree anywhere | removed by hand | recorded; the manifest goes unless a role wants it |
+//! | tree in trash, no manifest | died while removing, after the manifest | a missing event is appended, the tree deleted |
+//! | hand-made tree in staging, no manifest | died while adopting | put back into its place |
 //! | entries in staging that nobody builds | died while building | removed |
+//!
+//! What lies in trash and is in use by a process stays there until it no longer is.
 
 use super::SharedStore;
+use super::removal::{Trashed, leave_for_later, wanting};
 use crate::error::Result;
+use crate::fsys::{Dir, remove};
 use crate::layout;
-use crate::model::{Action, Event, Role, VersionName};
+use crate::model::{Action, Event, SourceKind, VersionName};
 use crate::staging;
+
+/// Things that no version needs: abandoned runs in staging, trees in trash.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Leftovers {
+    /// Abandoned entries of staging, and those of trash that nobody uses; each with the directory it lies in.
+    pub names: Vec<(Dir, Vec<u8>)>,
+    /// Entries of trash that stay, since processes use them.
+    pub in_use: u64,
+}
 
 impl SharedStore<'_> {
     /// Looks for what an interruption left, and mends it. Cheap when there is nothing.
@@ -21,8 +37,20 @@ impl SharedStore<'_> {
     ///
     /// What the system refuses; a manifest that is damaged is left for `verify`.
     pub fn heal(&self) -> Result<()> {
-        staging::sweep(&self.dir().open_dir(layout::STAGING)?)?;
-        if self.unsettled()?.is_empty() {
+        self.settle_all()?;
+        self.remove_leftovers(&self.leftovers()?);
+        Ok(())
+    }
+
+    /// The first half of [`SharedStore::heal`]: brings trees, manifests and history to agree, and deletes nothing.
+    pub fn settle_all(&self) -> Result<()> {
+        let staging = self.staging_dir()?;
+        for name in staging::abandoned(&staging)? {
+            if let Ok(run) = staging.open_dir(&name) {
+                self.settle_adoption(&run)?;
+            }
+        }
+        if self.unsettled()?.is_empty() && self.trash_dir()?.items()?.is_empty() {
             return Ok(());
         }
         let _publishing = self.publish_lock()?;
@@ -30,7 +58,42 @@ impl SharedStore<'_> {
         for name in self.unsettled()? {
             self.settle(&name)?;
         }
-        Ok(())
+        self.settle_trash()
+    }
+
+    /// What no version needs.
+    pub fn leftovers(&self) -> Result<Leftovers> {
+        let mut leftovers = Leftovers::default();
+        let staging = self.staging_dir()?;
+        for name in staging::abandoned(&staging)? {
+            leftovers.names.push((staging.try_clone()?, name.into_bytes()));
+        }
+        let trash = self.trash_dir()?;
+        let items = trash.items()?;
+        if items.is_empty() {
+            return Ok(leftovers);
+        }
+        let uses = self.uses_of_trash()?.uses;
+        for item in items {
+            if uses.iter().any(|used| used.name == item.name) {
+                leftovers.in_use += 1;
+            } else {
+                leftovers.names.push((trash.try_clone()?, item.name.as_bytes().to_vec()));
+            }
+        }
+        Ok(leftovers)
+    }
+
+    /// Deletes leftovers. What cannot be deleted is said, and left for the next command: it must not stop this one.
+    pub fn remove_leftovers(&self, leftovers: &Leftovers) {
+        for (dir, name) in &leftovers.names {
+            let in_staging = dir.path().ends_with(layout::STAGING);
+            let remove = || if in_staging { staging::remove_abandoned(dir, name) } else { remove::tree(dir, name) };
+            let removed = self.in_pool(remove).and_then(|removed| removed);
+            if let Err(error) = removed {
+                leave_for_later(&dir.path_of(name).display().to_string(), &error);
+            }
+        }
     }
 
     /// Versions whose manifest, tree and history do not agree.
@@ -53,7 +116,9 @@ impl SharedStore<'_> {
             (false, true) => {
                 let manifest = manifests.read(name)?;
                 let text = Some("completed after an interruption".to_owned());
-                let event = Event::about(Action::Import, name, Some(manifest.digest()));
+                let adopted = manifest.facts.source.kind == SourceKind::Adopted;
+                let action = if adopted { Action::Adopt } else { Action::Import };
+                let event = Event::about(action, name, Some(manifest.digest()));
                 let import_number = Some(manifest.facts.import_number);
                 self.record(vec![Event { import_number, text, outcome: "done".into(), ..event }])?;
                 Ok(())
@@ -65,12 +130,45 @@ impl SharedStore<'_> {
     }
 
     fn settle_missing_tree(&self, name: &VersionName) -> Result<()> {
-        let roles = self.refs()?.read()?;
-        if Role::ALL.into_iter().any(|role| roles.version(role) == Some(name)) {
-            tracing::warn!(version = %name, "the tree of a version that is in use was removed by hand");
-            return Ok(());
+        let wanted = !wanting(&self.refs()?.read()?, name).is_empty();
+        let in_trash = self.trash_dir()?.items()?.into_iter().find(|item| {
+            Trashed::parse(item.name.as_bytes()).is_some_and(|trashed| trashed.version == *name && !trashed.displaced)
+        });
+        match in_trash.as_ref().and_then(|item| Trashed::parse(item.name.as_bytes())) {
+            Some(trashed) => {
+                let uses = self.uses_of_trash()?.uses;
+                if wanted || uses.iter().any(|used| Some(&used.name) == in_trash.as_ref().map(|item| &item.name)) {
+                    return self.move_back(&trashed);
+                }
+                let known = self.history()?.present()?.marks.versions.get(name).map(|known| known.digest);
+                self.manifests()?.remove(name)?;
+                known
+                    .map_or(Ok(()), |digest| self.record_removal(name, digest, Some("completed after an interruption")))
+            }
+            None if wanted => {
+                tracing::warn!(version = %name, "the tree of a version that a role points at was removed by hand");
+                Ok(())
+            }
+            None => {
+                self.record(vec![Event::about(Action::RemovedByHand, name, None)])?;
+                self.manifests()?.remove(name)
+            }
         }
-        self.record(vec![Event::about(Action::RemovedByHand, name, None)])?;
-        self.manifests()?.remove(name)
+    }
+
+    /// Records removals that died between the manifest and the event.
+    fn settle_trash(&self) -> Result<()> {
+        for item in self.trash_dir()?.items()? {
+            let Some(trashed) = Trashed::parse(item.name.as_bytes()).filter(|trashed| !trashed.displaced) else {
+                continue;
+            };
+            let known = self.history()?.present()?.marks.versions.get(&trashed.version).cloned();
+            if let Some(known) = known.filter(|known| known.import_number == trashed.import_number)
+                && self.manifests()?.stat(&trashed.version)?.is_none()
+            {
+                self.record_removal(&trashed.version, known.digest, Some("completed after an interruption"))?;
+            }
+        }
+        Ok(())
     }
 }

@@ -174,7 +174,7 @@ impl Plan {
 ///
 /// `freed_by` tells how many bytes come back if exactly these versions (oldest first) are removed. It is asked only
 /// with [`Policy::free`], for some beginnings of the list of removable versions, oldest first; versions share inodes, so
-/// its answers need not add up, but more versions must not free less.
+/// its answers need not add up, but more versions must not free less. For none of them it tells what comes back anyhow.
 ///
 /// # Errors
 ///
@@ -240,8 +240,9 @@ fn shortest_that_frees(
     wanted: u64,
     freed_by: &mut dyn FnMut(&[VersionName]) -> Result<u64>,
 ) -> Result<(usize, u64)> {
-    if removable.is_empty() {
-        return Ok((0, 0));
+    let anyhow = freed_by(&[])?;
+    if removable.is_empty() || anyhow >= wanted {
+        return Ok((0, anyhow));
     }
     // Between `low`, which frees too little, and `high`, which frees `freed`: each question may cost a walk over many
     // inodes, so their number is logarithmic.

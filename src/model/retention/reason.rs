@@ -65,6 +65,8 @@ pub enum Reason {
     },
     /// Kept: enough comes back without it.
     EnoughIsFreed,
+    /// Removed: somebody asked for it by name.
+    Asked,
     /// Removed: no rule keeps it.
     NoRuleKeeps,
     /// Removed: among the oldest that may go, to free space.
@@ -95,6 +97,7 @@ impl Reason {
             Self::KeepMinor { .. } => "keep-minor",
             Self::KeepLabel { .. } => "keep-label",
             Self::EnoughIsFreed => "enough-is-freed",
+            Self::Asked => "asked",
             Self::NoRuleKeeps => "no-rule-keeps",
             Self::OldestRemovable => "oldest-removable",
             Self::Bad => "bad",
@@ -144,6 +147,7 @@ impl fmt::Display for Reason {
             }
             Self::KeepLabel { key, value } => write!(f, "has the label {}={}", Shown::text(key), Shown::text(value)),
             Self::EnoughIsFreed => f.write_str("enough is freed without it"),
+            Self::Asked => f.write_str("was asked to go"),
             Self::NoRuleKeeps => f.write_str("no rule keeps it"),
             Self::OldestRemovable => f.write_str("is among the oldest that may go, to free space"),
             Self::Bad => f.write_str("is marked bad"),

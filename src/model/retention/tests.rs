@@ -278,11 +278,22 @@ fn free_respects_the_rules_beside_it() {
 }
 
 #[test]
-fn nothing_to_remove_asks_for_nothing() {
+fn nothing_to_remove_asks_for_no_version() {
     let policy = Policy { free: Some(1), ..keep_last(9) };
-    let plan = plan(&daily(3), &policy, &mut |_| panic!("there is nothing to ask about")).unwrap();
+    let mut freed_by = |names: &[VersionName]| {
+        assert!(names.is_empty(), "there is no version to ask about");
+        Ok(0)
+    };
+    let plan = plan(&daily(3), &policy, &mut freed_by).unwrap();
     assert_eq!((plan.removed().count(), plan.freed), (0, Some(Freed { wanted_bytes: 1, freed_bytes: 0 })));
     assert!(made(&[], &keep_last(1)).versions.is_empty());
+}
+
+#[test]
+fn what_comes_back_anyhow_spares_versions() {
+    let policy = Policy { free: Some(100), ..Policy::default() };
+    let plan = plan(&daily(3), &policy, &mut |names| Ok(100 + names.len() as u64)).unwrap();
+    assert_eq!((plan.removed().count(), plan.freed), (0, Some(Freed { wanted_bytes: 100, freed_bytes: 100 })));
 }
 
 #[test]

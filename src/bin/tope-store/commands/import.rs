@@ -31,7 +31,7 @@ pub struct Arguments {
     #[arg(long, value_name = "TEXT", default_value = "")]
     note: String,
     /// A label; may be given more than once
-    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = super::label)]
     label: Vec<(String, String)>,
     /// Record this owner for everything, instead of the source's
     #[arg(long, value_name = "UID:GID", value_parser = owner)]
@@ -57,13 +57,6 @@ pub struct Arguments {
 enum Pyc {
     Pin,
     Share,
-}
-
-fn label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("a label has the form KEY=VALUE".into()),
-    }
 }
 
 fn owner(text: &str) -> Result<(u32, u32), String> {

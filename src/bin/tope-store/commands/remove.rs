@@ -1,0 +1,37 @@
+//! `remove`. The document is that of `gc`; `kept[]` holds versions that somebody began to use meanwhile.
+
+use clap::Args;
+use tope_store::error::Result;
+use tope_store::model::VersionName;
+use tope_store::ops::gc::Mode;
+use tope_store::ops::remove::remove;
+
+use crate::context::Context;
+use crate::exit::Exit;
+
+/// Remove versions, all of them or none
+///
+/// The targets of roles, pinned versions, the newest good one and what processes use cannot be removed.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The versions
+    #[arg(required = true, value_name = "VERSION")]
+    versions: Vec<VersionName>,
+    /// Remove nothing, and say what would come back
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
+    let store = context.store()?;
+    let progress = context.progress();
+    let mode = if arguments.dry_run { Mode::DryRun } else { Mode::Remove };
+    let report = remove(&store, &arguments.versions, mode, &progress)?;
+    drop(progress);
+    super::gc::answer(context, &report)?;
+    Ok(match (report.interrupted, report.kept.is_empty()) {
+        (true, _) => Exit::Interrupted,
+        (false, false) => Exit::Refused,
+        (false, true) => Exit::Done,
+    })
+}

@@ -1,0 +1,222 @@
+//! What the planner of removals is told: every version with its marks, roles and users, and every object with the
+//! number of manifests that refer to it.
+//!
+//! **Invariant:** nothing is planned in doubt. A manifest that cannot be read, or a history that cannot be trusted, is
+//! a refusal: what they would have said might have kept a version or an object.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use crate::error::{Error, Refusal, Result};
+use crate::fsys::held::{Hold, held_on};
+use crate::fsys::mounts::mounts_below;
+use crate::fsys::process::uses_below;
+use crate::history::State;
+use crate::layout;
+use crate::model::retention::Candidate;
+use crate::model::{Digest, Facts, Marks, ObjectKey, Role, VersionName};
+use crate::observe::{self, Observer, Stage};
+use crate::refs::Roles;
+use crate::store::Store;
+use crate::store::published::object_of;
+use crate::store::removal::{Trashed, user, users, wanting};
+
+/// One published version.
+pub(super) struct Version {
+    pub(super) facts: Facts,
+    pub(super) digest: Digest,
+    /// Its objects, each once.
+    pub(super) objects: Vec<u32>,
+}
+
+/// All versions and all objects that they refer to.
+pub(super) struct Inventory {
+    pub(super) versions: BTreeMap<VersionName, Version>,
+    pub(super) keys: HashMap<ObjectKey, u32>,
+    /// By object: how many versions refer to it.
+    pub(super) references: Vec<u32>,
+    pub(super) marks: Marks,
+    pub(super) roles: Roles,
+    /// Processes that could not be inspected.
+    pub(super) hidden_processes: u64,
+    /// Inodes that processes hold.
+    pub(super) holds: Vec<Hold>,
+    uses: BTreeMap<VersionName, Vec<String>>,
+    trial: Option<Vec<u8>>,
+    versions_path: Vec<u8>,
+}
+
+/// Refuses while manifests or history cannot be trusted.
+pub(super) fn refuse_doubt(store: &Store) -> Result<Marks> {
+    let reading = store.history()?.read()?;
+    let doubt = |detail: String| {
+        Error::refused_with(
+            Refusal::Doubt,
+            format!("nothing is removed while there is doubt: {detail}"),
+            "see what is wrong with: tope-store doctor",
+        )
+    };
+    match &reading.state {
+        state if state.is_trustworthy() => {}
+        State::Broken { segment, line, detail } => {
+            return Err(doubt(format!("{segment} of the history is damaged at line {line}: {detail}")));
+        }
+        _ => return Err(doubt("the history is missing".into())),
+    }
+    let manifests = store.manifests()?;
+    for name in manifests.names()? {
+        match manifests.read(&name) {
+            Err(error @ Error::Corrupt { .. }) => return Err(doubt(error.to_string())),
+            other => drop(other?),
+        }
+    }
+    Ok(reading.marks)
+}
+
+impl Inventory {
+    /// Takes the inventory. The caller holds the lock alone, unless it only looks.
+    ///
+    /// Versions whose directory is neither in `versions/` nor wanted by a role count as gone: the command that removes
+    /// settles that first, and the one that only looks says what it would do.
+    pub(super) fn take(store: &Store, marks: Marks, observer: &dyn Observer) -> Result<Self> {
+        observer.stage(Stage::Scan, None);
+        let versions_path = store.versions().real_path()?;
+        let mut inventory = Self {
+            versions: BTreeMap::new(),
+            keys: HashMap::new(),
+            references: Vec::new(),
+            marks,
+            roles: store.refs()?.read()?,
+            hidden_processes: 0,
+            holds: held_on(store.versions().stat_self()?.device),
+            uses: BTreeMap::new(),
+            trial: store.dir().try_read(layout::TRIAL)?,
+            versions_path: std::os::unix::ffi::OsStrExt::as_bytes(versions_path.as_os_str()).to_vec(),
+        };
+        let manifests = store.manifests()?;
+        for name in manifests.names()? {
+            observe::check(observer)?;
+            if store.versions().try_stat(&name)?.is_some() || !wanting(&inventory.roles, &name).is_empty() {
+                inventory.add(&manifests.read(&name)?);
+            }
+        }
+        inventory.find_users(store)?;
+        Ok(inventory)
+    }
+
+    fn add(&mut self, manifest: &crate::model::Manifest) {
+        let mut seen = HashSet::new();
+        let walked = manifest.walk(|_, entry, placement| {
+            if let Some((key, _)) = placement.and_then(|placement| object_of(manifest, entry, placement)) {
+                let next = u32::try_from(self.keys.len()).expect("a store has fewer than four billion objects");
+                seen.insert(*self.keys.entry(key).or_insert(next));
+            }
+            Ok::<(), std::convert::Infallible>(())
+        });
+        match walked {
+            Ok(()) => {}
+        }
+        self.references.resize(self.keys.len(), 0);
+        for object in &seen {
+            self.references[*object as usize] += 1;
+        }
+        let version =
+            Version { facts: manifest.facts.clone(), digest: manifest.digest(), objects: seen.into_iter().collect() };
+        self.versions.insert(manifest.facts.name.clone(), version);
+    }
+
+    /// By object: how many versions but these refer to it.
+    pub(super) fn references_without<'n>(&self, names: impl IntoIterator<Item = &'n VersionName>) -> Vec<u32> {
+        let mut left = self.references.clone();
+        let versions = names.into_iter().filter_map(|name| self.versions.get(name));
+        for object in versions.flat_map(|version| &version.objects) {
+            left[*object as usize] -= 1;
+        }
+        left
+    }
+
+    /// Finds the processes and mounts that use versions by their paths. A process that still works in the tree whose
+    /// place an adopted one took uses that version.
+    fn find_users(&mut self, store: &Store) -> Result<()> {
+        let path = store.versions().real_path()?;
+        let found = uses_below(&path);
+        self.hidden_processes = found.hidden as u64;
+        let mut uses = found.uses;
+        for used in store.uses_of_trash()?.uses {
+            let version = Trashed::parse(used.name.as_bytes()).and_then(|trashed| entry_name(&trashed.version));
+            uses.extend(version.map(|name| crate::fsys::process::Use { name, ..used }));
+        }
+        let mounts = mounts_below(&path);
+        for name in self.versions.keys() {
+            let of_name = |other: &crate::model::EntryName| other.as_bytes() == name.as_str().as_bytes();
+            let mut users = users(&uses, |used| of_name(&used.name));
+            let mounted = mounts.iter().filter(|(other, _)| of_name(other));
+            users.extend(mounted.map(|(_, path)| format!("the mount at {name}/{}", String::from_utf8_lossy(path))));
+            self.uses.insert(name.clone(), users);
+        }
+        Ok(())
+    }
+
+    /// Inodes that processes hold by a path that leads to no version: those of other mount namespaces, bind mounts,
+    /// removed files.
+    pub(super) fn held_elsewhere(&self) -> HashMap<u64, String> {
+        let below = |hold: &Hold| {
+            hold.path.strip_prefix(self.versions_path.as_slice()).is_some_and(|rest| rest.first() == Some(&b'/'))
+        };
+        let elsewhere = self.holds.iter().filter(|hold| !below(hold));
+        elsewhere.map(|hold| (hold.inode, user(hold.pid, hold.how, &hold.path))).collect()
+    }
+
+    /// Says that a version is used, by what only its inodes tell.
+    pub(super) fn add_user(&mut self, name: &VersionName, user: String) {
+        self.uses.entry(name.clone()).or_default().push(user);
+    }
+
+    /// The versions as the planner sees them.
+    pub(super) fn candidates(&self) -> Vec<Candidate> {
+        self.versions.iter().map(|(name, version)| self.candidate(name, version)).collect()
+    }
+
+    fn candidate(&self, name: &VersionName, version: &Version) -> Candidate {
+        let standing = self.marks.standing(&version.digest);
+        let facts = &version.facts;
+        Candidate {
+            name: name.clone(),
+            import_number: facts.import_number,
+            imported_at: facts.imported_at,
+            clock_synchronised: facts.clock_synchronised,
+            labels: facts.labels.clone(),
+            bad: standing.bad.is_some(),
+            good: standing.good,
+            was_current: standing.was_current,
+            left_by_rollback: standing.left,
+            roles: BTreeSet::from_iter(wanting(&self.roles, name)),
+            recorded_factory: self.marks.roles.get(&Role::Factory) == Some(name),
+            pinned: self.marks.pins.contains(name),
+            on_trial: self.trial.as_ref().is_some_and(|trial| names(trial, name)),
+            in_use: self.uses.get(name).cloned().unwrap_or_default(),
+        }
+    }
+}
+
+fn entry_name(version: &VersionName) -> Option<crate::model::EntryName> {
+    crate::model::EntryName::new(version.as_str().as_bytes()).ok()
+}
+
+/// Whether a text names this version, whatever the text's format: a trial that cannot be understood must still protect.
+fn names(text: &[u8], version: &VersionName) -> bool {
+    let in_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"._+~-".contains(byte);
+    text.split(|byte| !in_name(byte)).any(|word| word == version.as_str().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trial_names_its_versions_in_any_format() {
+        let named = |text: &str, version: &str| names(text.as_bytes(), &version.parse().unwrap());
+        assert!(named(r#"{"from":"v1.0.0","to":"v1.1.0"}"#, "v1.1.0"));
+        assert!(named("from=v1.0.0\nto=v1.1.0\n", "v1.0.0"));
+        assert!(!named(r#"{"to":"v1.1.0-rc.1"}"#, "v1.1.0"));
+    }
+}

@@ -1,0 +1,147 @@
+//! Putting a tree of links in the place of a hand-made one.
+//!
+//! The new tree is built in staging, and beside it lies a note: which version, and which inode the hand-made tree has.
+//! An inode keeps its number when it is renamed, so that whatever an interruption left, the note tells which tree is
+//! which. From there:
+//!
+//! | step | died after it, the next command sees |
+//! | --- | --- |
+//! | 1. note written, everything durable | an abandoned run whose note says that the hand-made tree is in its place: removed |
+//! | 2. both trees exchanged, durable | the hand-made tree in the run, no manifest: exchanged back, nothing happened |
+//! | 3. the hand-made tree looked at again; exchanged back if it changed | the same |
+//! | 4. manifest published, durable: from here on the version is managed | manifest and tree, no event: the event is appended; the run is removed |
+//! | 5. event `adopt` appended, durable | the run is removed |
+//! | 6. hand-made tree removed; moved to trash if processes still use it | nothing |
+//!
+//! **Invariant:** `versions/V` is one of the two trees at every instant. Only where two names cannot be exchanged in one
+//! step it is absent for a moment, and there `current` is refused.
+
+use super::{SharedStore, Store};
+use crate::error::{Error, Refusal, Result};
+use crate::fsys::{Dir, Stat, durable};
+use crate::layout;
+use crate::model::VersionName;
+use crate::staging::TREE;
+
+/// The note in a run's directory.
+const NOTE: &str = "adopting";
+/// In a run's directory: the hand-made tree, where the exchange takes two steps.
+const ASIDE: &str = "aside";
+
+/// What a note says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// The version that is being adopted.
+    pub version: VersionName,
+    /// The inode of the hand-made tree's top.
+    pub inode: u64,
+}
+
+impl Note {
+    /// Leaves the note in a run's directory, durably.
+    pub fn write(&self, run: &Dir) -> Result<()> {
+        let text = format!("{}\n{}\n", self.version, self.inode);
+        durable::write(run, NOTE, text.as_bytes(), layout::PUBLIC_FILE_MODE)
+    }
+
+    /// The note of a run, if it has one that makes sense.
+    pub fn read(run: &Dir) -> Result<Option<Self>> {
+        let Some(bytes) = run.try_read(NOTE)? else { return Ok(None) };
+        let text = String::from_utf8_lossy(&bytes);
+        let mut lines = text.lines();
+        let version = lines.next().and_then(|line| line.parse().ok());
+        let inode = lines.next().and_then(|line| line.parse().ok());
+        Ok(version.zip(inode).map(|(version, inode)| Self { version, inode }))
+    }
+}
+
+/// How two trees were exchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Exchanged {
+    /// In one step: the hand-made tree has the new one's name in the run.
+    AtOnce,
+    /// In two steps: the hand-made tree lies aside in the run.
+    InTwoSteps,
+}
+
+impl Exchanged {
+    /// Where the hand-made tree lies in the run's directory.
+    pub fn displaced(self) -> &'static str {
+        match self {
+            Self::AtOnce => TREE,
+            Self::InTwoSteps => ASIDE,
+        }
+    }
+}
+
+impl SharedStore<'_> {
+    /// Exchanges the run's tree with `versions/V`, durably (step 2). The caller holds `publish.lock` and `refs.lock`,
+    /// and says whether `current` leads to the version.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] for `current` where that takes more than one step; what the system refuses.
+    pub fn exchange(&self, run: &Dir, version: &VersionName, is_current: bool) -> Result<Exchanged> {
+        let exchanged = match run.exchange(TREE, self.versions(), version) {
+            Ok(()) => Exchanged::AtOnce,
+            Err(error) if error.is_io(std::io::ErrorKind::Unsupported) => {
+                exchange_in_two_steps(self, run, version, is_current)?
+            }
+            Err(error) => return Err(error),
+        };
+        self.versions().sync()?;
+        run.sync()?;
+        Ok(exchanged)
+    }
+
+    /// Puts the hand-made tree back into its place, durably. Does nothing if it is there. For an interrupted adoption
+    /// as for one that is given up.
+    pub fn undo_exchange(&self, run: &Dir, note: &Note) -> Result<()> {
+        let is_original = |stat: Option<Stat>| stat.is_some_and(|stat| stat.inode == note.inode);
+        let there = self.versions().try_stat(&note.version)?;
+        if is_original(there) {
+            return Ok(());
+        }
+        let versions = self.versions();
+        let Some(from) = [TREE, ASIDE].into_iter().find(|name| run.try_stat(name).is_ok_and(is_original)) else {
+            tracing::warn!(version = %note.version, "the tree of an interrupted adoption was moved by somebody else");
+            return Ok(());
+        };
+        if there.is_none() {
+            run.rename_new(from, versions, &note.version)?;
+        } else if let Err(error) = run.exchange(from, versions, &note.version) {
+            if !error.is_io(std::io::ErrorKind::Unsupported) {
+                return Err(error);
+            }
+            versions.rename_new(&note.version, run, "given-up")?;
+            run.rename_new(from, versions, &note.version)?;
+        }
+        versions.sync()?;
+        run.sync()
+    }
+
+    /// Undoes an adoption that died in this run, if one did and did not get as far as a manifest.
+    pub(super) fn settle_adoption(&self, run: &Dir) -> Result<()> {
+        let Some(note) = Note::read(run)? else { return Ok(()) };
+        let _publishing = self.publish_lock()?;
+        if self.manifests()?.stat(&note.version)?.is_some() {
+            return Ok(());
+        }
+        let refs = self.refs()?;
+        let _links = refs.lock(self.settings().lock_timeout)?;
+        self.undo_exchange(run, &note)
+    }
+}
+
+fn exchange_in_two_steps(store: &Store, run: &Dir, version: &VersionName, is_current: bool) -> Result<Exchanged> {
+    if is_current {
+        return Err(Error::refused_with(
+            Refusal::NotAllowed,
+            format!("this file system cannot exchange two directories in one step, and {version} is current"),
+            "activate another version first",
+        ));
+    }
+    store.versions().rename_new(version, run, ASIDE)?;
+    run.rename_new(TREE, store.versions(), version)?;
+    Ok(Exchanged::InTwoSteps)
+}
