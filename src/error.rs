@@ -46,6 +46,14 @@ pub enum Error {
         /// The name as given.
         name: String,
     },
+    /// A version that does not exist.
+    #[error("no such version: {}", Shown::text(name))]
+    NoSuchVersion {
+        /// The name or digest as given.
+        name: String,
+        /// Names of versions that look like it, the likeliest first.
+        near: Vec<String>,
+    },
     /// The request is understood and refused.
     #[error("{message}")]
     Refused {
@@ -227,7 +235,7 @@ impl Error {
             Self::Io { source, .. } if is_no_space(source) => ErrorKind::NoSpace,
             Self::Io { .. } | Self::Source { .. } | Self::Index { .. } => ErrorKind::Failed,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
-            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::NotFound { .. } | Self::NoSuchVersion { .. } => ErrorKind::NotFound,
             Self::Refused { .. } => ErrorKind::Refused,
             Self::NoSpace { .. } => ErrorKind::NoSpace,
             Self::Locked { .. } => ErrorKind::Locked,
@@ -241,6 +249,12 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Refused { hint, .. } => hint.clone(),
+            Self::NoSuchVersion { near, .. } if !near.is_empty() => {
+                Some(format!("did you mean {}?", near.join(" or ")))
+            }
+            Self::NoSuchVersion { .. } | Self::NotFound { what: "version", .. } => {
+                Some("see what there is with: tope-store list".into())
+            }
             Self::NoStore { .. } => Some("create one with: tope-store init, or name another root with --root".into()),
             Self::NoSpace { needed_bytes, free_bytes, .. } => Some(format!(
                 "free the difference with: tope-store gc --free {} --dry-run",

@@ -18,6 +18,7 @@ pub mod create;
 pub mod published;
 pub mod recover;
 pub mod removal;
+pub mod resolve;
 pub mod source_cache;
 
 use std::num::NonZeroUsize;
