@@ -88,7 +88,7 @@ pub fn same_or_refused(existing: &Manifest, digest: Digest) -> Result<Outcome> {
 /// [`Error::Refused`] if the name is taken by something else; what the system refuses. On an error nothing was
 /// published, unless it came from recording it: then the next command completes the record.
 pub fn publish(store: &SharedStore<'_>, run: &Run, draft: Draft, seed: &dyn Fn() -> Result<()>) -> Result<Outcome> {
-    run.dir().sync_file_system()?;
+    sync_and_index(store, run, &draft)?;
     let publishing = store.publish_lock()?;
     let manifests = store.manifests()?;
     let name = draft.facts.name.clone();
@@ -115,6 +115,16 @@ pub fn publish(store: &SharedStore<'_>, run: &Run, draft: Draft, seed: &dyn Fn()
     drop(publishing);
     store.index_published(&manifest);
     Ok(Outcome::Published { import_number })
+}
+
+/// Waits for the medium, and meanwhile takes the trees into the index: rows that nothing refers to until the version is
+/// published, and that gc prunes if it never is.
+fn sync_and_index(store: &SharedStore<'_>, run: &Run, draft: &Draft) -> Result<()> {
+    std::thread::scope(|scope| {
+        let syncing = scope.spawn(|| run.dir().sync_file_system());
+        store.index_trees(&draft.trees, draft.root);
+        syncing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 fn move_tree(store: &SharedStore<'_>, run: &Dir, name: &VersionName) -> Result<()> {

@@ -14,7 +14,7 @@ use crate::fsys::{LockFile, LockMode, Space};
 use crate::history::{Reading, Recorded};
 use crate::index::{self, HistoryLine, Index, ManifestFile, Mode, Opened, Reader, Reflected};
 use crate::layout;
-use crate::model::{Manifest, VersionName};
+use crate::model::{Manifest, TreeId, TreeSet, VersionName};
 
 /// How long a process that holds the index is waited for, before the answer is made in memory.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
@@ -344,6 +344,19 @@ impl SharedStore<'_> {
         match self.catch_up(&mut index, writable, Held::Shared, None) {
             Ok(true) => Ok(Some(index)),
             Ok(false) | Err(_) => Ok(None),
+        }
+    }
+
+    /// Takes the trees of a version that is about to be published into the index. Best effort, as above.
+    pub fn index_trees(&self, trees: &TreeSet, root: TreeId) {
+        let take_in = || -> Result<()> {
+            let Ok((mut index, true)) = self.open_index() else { return Ok(()) };
+            let mut writer = index.write()?;
+            writer.add_trees(trees, &root)?;
+            writer.commit()
+        };
+        if let Err(error) = take_in() {
+            tracing::warn!(%error, "the index will be caught up by the next command");
         }
     }
 
