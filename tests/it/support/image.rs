@@ -91,3 +91,30 @@ fn run(command: &mut Command) -> Outcome {
         false => Err(Skipped(format!("{command:?} failed here: {}", String::from_utf8_lossy(&output.stderr).trim()))),
     }
 }
+
+/// Bytes that anybody may still write.
+pub fn bytes_free(path: &Path) -> u64 {
+    let space = rustix::fs::statvfs(path).expect("a file system");
+    space.f_bfree * space.f_frsize
+}
+
+/// Takes every block and every inode of a file system.
+pub fn fill(top: &Path) {
+    use std::io::Write;
+    // Twice: blocks that were promised and not yet placed turn up when they are.
+    for round in 0..2 {
+        for size in [64 << 10, 4096, 1024, 1] {
+            let Ok(mut file) = std::fs::File::create(top.join(format!("fill-{round}-{size}"))) else { continue };
+            while file.write_all(&vec![1; size]).is_ok() {}
+            let _ = file.sync_all();
+        }
+    }
+    let mut number = 0;
+    while std::fs::File::create(top.join(format!("inode-{number}"))).is_ok() {
+        number += 1;
+    }
+    rustix::fs::syncfs(std::fs::File::open(top).expect("its top")).expect("a file system");
+    assert!(std::os::unix::fs::symlink("x", top.join("fill-link")).is_err(), "there is an inode left");
+    let more = std::fs::OpenOptions::new().append(true).open(top.join("fill-0-65536"));
+    assert!(more.and_then(|mut file| file.write_all(&[1; 4096])).is_err(), "there is a block left");
+}

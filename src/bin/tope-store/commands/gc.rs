@@ -169,9 +169,12 @@ pub fn answer(context: &Context, report: &Report) -> Result<()> {
             let entries = human::count(anyhow.leftovers, "thing");
             writeln!(out, "{entries} left by interrupted commands, with {}", human::size(anyhow.leftover_bytes))?;
         }
-        let verb = if report.dry_run { "would come" } else { "came" };
         let up_to = if report.up_to { "up to " } else { "" };
         let versions = human::count(report.removed.len() as u64, "version");
-        writeln!(out, "{versions} removed; {up_to}{} {verb} back", human::size(report.freed_bytes))
+        let freed = human::size(report.freed_bytes);
+        match report.dry_run {
+            true => writeln!(out, "{versions} would be removed; {up_to}{freed} would come back"),
+            false => writeln!(out, "{versions} removed; {up_to}{freed} came back"),
+        }
     })
 }
