@@ -3,7 +3,7 @@
 //! The lock is the kernel's, on the directory itself: it goes with the process. Whoever finds an entry that nobody
 //! locks may remove it; a live one is never touched.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::error::Result;
 use crate::fsys::{Dir, LockFile, LockGuard, LockMode, remove};
@@ -14,12 +14,13 @@ pub const TREE: &str = "tree";
 /// Where a run keeps files on their way into `objects/`.
 pub const INCOMING: &str = "incoming";
 
-/// One run's directory. Removed when dropped, with all that is still in it.
+/// One run's directory. Removed when dropped, with all that is still in it, unless it holds something precious.
 #[derive(Debug)]
 pub struct Run {
     staging: Dir,
     name: String,
     dir: Dir,
+    precious: AtomicBool,
     _lock: LockGuard,
 }
 
@@ -40,7 +41,8 @@ impl Run {
             // Between making and locking it looked abandoned, and somebody may have removed it.
             let there = staging.try_stat(&name)?;
             if there.is_some_and(|stat| dir.stat_self().is_ok_and(|own| own.same_inode(&stat))) {
-                return Ok(Self { staging: staging.try_clone()?, name, dir, _lock: lock });
+                let staging = staging.try_clone()?;
+                return Ok(Self { staging, name, dir, precious: AtomicBool::new(false), _lock: lock });
             }
         }
     }
@@ -48,6 +50,12 @@ impl Run {
     /// The run's directory.
     pub fn dir(&self) -> &Dir {
         &self.dir
+    }
+
+    /// Says whether something in it exists nowhere else. Then it stays whatever becomes of this run, and the next
+    /// command deals with it.
+    pub fn set_precious(&self, precious: bool) {
+        self.precious.store(precious, Ordering::Relaxed);
     }
 
     /// Removes what is left of the run.
@@ -62,6 +70,9 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
+        if self.precious.load(Ordering::Relaxed) {
+            return;
+        }
         if let Err(error) = remove::tree(&self.staging, &self.name) {
             tracing::warn!(run = self.name, %error, "cannot remove what a run left; the next one will try");
         }

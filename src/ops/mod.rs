@@ -1,5 +1,6 @@
 //! Use cases, one per file: `Options` in, `Report` out, one public function. The only place where stages meet.
 
+pub mod adopt;
 pub mod configuration;
 pub mod du;
 mod footprint;

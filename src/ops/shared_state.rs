@@ -14,7 +14,8 @@ use crate::store::SharedStore;
 
 /// Seeds those of `paths` that are not in `shared/` yet, from the objects of the version that is being published.
 ///
-/// A path is copied whole into staging, made durable, and renamed into place.
+/// A path is copied whole into staging, made durable, and renamed into place. With `source`, the version's tree as
+/// somebody made it by hand, its files are linked instead: who has them open goes on writing to what is seeded.
 ///
 /// # Errors
 ///
@@ -25,6 +26,7 @@ pub(super) fn seed(
     trees: &TreeSet,
     root: TreeId,
     paths: &[TreePath],
+    source: Option<&Dir>,
 ) -> Result<()> {
     for (number, path) in paths.iter().enumerate() {
         let (parent, name) = parent_of(store, path)?;
@@ -33,7 +35,7 @@ pub(super) fn seed(
         }
         let building = run.dir().create_dir(format!("seed-{number}"), layout::PRIVATE_DIR_MODE)?;
         let objects = Objects::open(store.dir(), building.try_clone()?, &NothingPublished, LinkPolicy::CopyIfNeeded)?;
-        Seeding { store, objects: &objects, trees }.copy(root, path, &building)?;
+        Seeding { store, objects: &objects, trees, source }.copy(root, path, &building)?;
         run.dir().sync_file_system()?;
         match building.rename_new("copy", &parent, &name) {
             Err(error) if error.is_io(std::io::ErrorKind::AlreadyExists) => {}
@@ -60,6 +62,7 @@ struct Seeding<'a> {
     store: &'a SharedStore<'a>,
     objects: &'a Objects<'a>,
     trees: &'a TreeSet,
+    source: Option<&'a Dir>,
 }
 
 impl Seeding<'_> {
@@ -68,24 +71,27 @@ impl Seeding<'_> {
         let lost = || Error::source(path, "is not part of this version");
         let mut tree = self.trees.get(&root).ok_or_else(lost)?;
         let components: Vec<&[u8]> = path.components().collect();
+        let mut source = self.source.map(Dir::try_clone).transpose()?;
         for (depth, component) in components.iter().enumerate() {
             let entry = tree.get(component).ok_or_else(lost)?;
             if depth + 1 == components.len() {
-                return self.entry(building, b"copy", entry);
+                return self.entry(building, entry, source);
             }
+            source = source.map(|source| source.open_dir(component)).transpose()?;
             let Node::Directory { tree: inner } = entry.node else { return Err(lost()) };
             tree = self.trees.get(&inner).ok_or_else(lost)?;
         }
         Err(lost())
     }
 
-    /// Copies one entry and, for a directory, all below it; state is small, so one thread does it.
-    fn entry(&self, dir: &Dir, name: &[u8], entry: &crate::model::Entry) -> Result<()> {
-        let mut stack = vec![(dir.try_clone()?, name.to_vec(), entry)];
+    /// Copies one entry to `building/copy` and, for a directory, all below it; state is small, so one thread does it.
+    fn entry(&self, building: &Dir, entry: &crate::model::Entry, source: Option<Dir>) -> Result<()> {
+        let mut stack = vec![(building.try_clone()?, b"copy".to_vec(), entry, source)];
         let mut finished: Vec<(Dir, Metadata)> = Vec::new();
-        while let Some((dir, name, entry)) = stack.pop() {
+        while let Some((dir, name, entry, source)) = stack.pop() {
             let applied = self.store.ownership().apply(&entry.metadata);
             match &entry.node {
+                Node::File { .. } if source.as_ref().is_some_and(|source| link(source, entry, &dir, &name)) => {}
                 Node::File { size: 0, .. } => {
                     let now = (crate::fsys::system::file_time_now().0, 0);
                     self.objects.place_empty(&applied, now, Spot { dir: &dir, name: &name })?;
@@ -106,8 +112,10 @@ impl Seeding<'_> {
                 }
                 Node::Directory { tree } => {
                     let inner = dir.create_dir(&name, layout::PRIVATE_DIR_MODE)?;
+                    let source = source.map(|source| source.open_dir(&entry.name)).transpose()?;
                     for entry in self.trees.get(tree).map_or(&[][..], crate::model::Tree::entries) {
-                        stack.push((inner.try_clone()?, entry.name.as_bytes().to_vec(), entry));
+                        let source = source.as_ref().map(Dir::try_clone).transpose()?;
+                        stack.push((inner.try_clone()?, entry.name.as_bytes().to_vec(), entry, source));
                     }
                     finished.push((inner, applied));
                 }
@@ -120,4 +128,10 @@ impl Seeding<'_> {
         }
         Ok(())
     }
+}
+
+/// Gives a file of the source a second name. Not one that has other names already: those may be objects.
+fn link(source: &Dir, entry: &crate::model::Entry, dir: &Dir, name: &[u8]) -> bool {
+    source.try_stat(&entry.name).is_ok_and(|stat| stat.is_some_and(|stat| stat.links == 1))
+        && source.link(&entry.name, dir, name).is_ok()
 }

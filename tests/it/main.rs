@@ -8,10 +8,12 @@
 #[macro_use]
 mod support;
 
+mod adopt;
 mod gc;
 mod import;
 mod layers;
 mod real;
+mod remove;
 
 use libtest_mimic::Arguments;
 
@@ -19,6 +21,6 @@ fn main() -> std::process::ExitCode {
     let mut arguments = Arguments::from_args();
     // Loop mounts and many processes: more at once than processors only makes each slower.
     arguments.test_threads = arguments.test_threads.or(std::thread::available_parallelism().ok().map(usize::from));
-    let tests = [gc::tests(), import::tests(), layers::tests(), real::tests()];
+    let tests = [adopt::tests(), gc::tests(), import::tests(), layers::tests(), real::tests(), remove::tests()];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit_code()
 }

@@ -73,6 +73,7 @@ pub struct Global {
 pub enum Command {
     Init(commands::init::Arguments),
     Import(commands::import::Arguments),
+    Adopt(commands::adopt::Arguments),
     Gc(commands::gc::Arguments),
     Remove(commands::remove::Arguments),
     Du(commands::du::Arguments),

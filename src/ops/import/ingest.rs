@@ -45,8 +45,18 @@ pub(super) struct Ingest<'a> {
     pub(super) cached: &'a (dyn Fn(&Stat) -> Option<ContentId> + Sync),
     /// Objects by inode, for sources that were built on links to them.
     pub(super) own_inodes: &'a (dyn Fn(&Stat) -> Option<ObjectKey> + Sync),
+    pub(super) private: PrivateFiles,
     pub(super) tally: &'a Tally,
     pub(super) observer: &'a dyn Observer,
+}
+
+/// How files are placed that a service writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::ops) enum PrivateFiles {
+    /// Copied: the source stays what it is.
+    Copied,
+    /// Linked to the source: who has them open goes on writing to what stands in the new tree.
+    LinkedToSource,
 }
 
 /// The choices of the user that concern single files.
@@ -389,7 +399,7 @@ impl One<'_> {
             if before.unchanged(&after)
                 && let Some(attempt) = attempt
             {
-                return self.finish(target, file, &before, attempt, kind);
+                return self.finish(Some(source), target, file, &before, attempt, kind);
             }
             if let (Some(target), Some(_)) = (target, self.ingest.objects) {
                 target.remove_file_if_present(&file.name)?;
@@ -433,7 +443,7 @@ impl One<'_> {
         let Some(placed) = placed else { return Ok(None) };
         self.ingest.tally.unread_files.add(1);
         let attempt = Attempt { content, size: file.stat.size, metadata, placed: Some(placed) };
-        self.finish(target, file, &file.stat, attempt, kind).map(Some)
+        self.finish(None, target, file, &file.stat, attempt, kind).map(Some)
     }
 
     fn seal(&self, metadata: &Metadata, file: &ScanFile, stat: &Stat, heads: Option<&Vec<PycHead>>) -> Sealed {
@@ -527,6 +537,7 @@ impl One<'_> {
     /// Counts, and makes what is not a link to an object: empty files and private copies.
     fn finish(
         &self,
+        source: Option<&Dir>,
         target: Option<&Dir>,
         file: &ScanFile,
         stat: &Stat,
@@ -546,7 +557,11 @@ impl One<'_> {
         if let (Some(objects), Some(target)) = (self.ingest.objects, target) {
             let applied = self.ingest.ownership.apply(&metadata);
             let spot = Spot { dir: target, name: file.name.as_bytes() };
+            let source = source.filter(|_| kind == PlacementKind::Private);
             match (&placed, kind) {
+                _ if source.is_some_and(|source| self.link_to_source(source, file, stat, spot)) => {
+                    tally.private_files.add(1);
+                }
                 (None, _) => {
                     let dressed =
                         if kind == PlacementKind::Private { applied } else { Sealed::of(&applied, None).metadata };
@@ -577,6 +592,16 @@ impl One<'_> {
         let kind = if kind == PlacementKind::Object && pinned { PlacementKind::PinnedMtime } else { kind };
         let (mtime_seconds, mtime_nanoseconds) = placed.recorded.mtime;
         Ok((entry, Some(Placement { kind, mtime_seconds, mtime_nanoseconds })))
+    }
+}
+
+impl One<'_> {
+    /// Gives a private file of the source a second name in the tree. Not one that has other names already: those may be
+    /// objects.
+    fn link_to_source(&self, source: &Dir, file: &ScanFile, stat: &Stat, spot: Spot<'_>) -> bool {
+        self.ingest.private == PrivateFiles::LinkedToSource
+            && stat.links == 1
+            && source.link(&file.name, spot.dir, spot.name).is_ok()
     }
 }
 

@@ -33,8 +33,9 @@ use crate::observe::{Observer, Stage};
 use crate::scan::{self, Scan};
 use crate::staging::{INCOMING, Run, TREE};
 use crate::store::{SharedStore, Store};
+pub(super) use ingest::PrivateFiles;
 use pyc::PycPolicy;
-use tally::Tally;
+pub(super) use tally::Tally;
 
 /// What to import.
 pub enum Input {
@@ -168,29 +169,39 @@ pub fn import(
     store.prepare_index()?;
     let shared = store.share()?;
     shared.heal()?;
-    let job = Job { store: &shared, version, options, observer, start };
+    let job = Job { store: &shared, version, options, observer, start, private: PrivateFiles::Copied };
     store.in_pool(|| match input {
         Input::Stream(stream) => archive::import(&job, ArchiveInput::Stream(stream), SourceKind::Stream, Vec::new()),
         Input::Path(path) => job.import_path(&path),
     })?
 }
 
-struct Job<'a> {
-    store: &'a SharedStore<'a>,
-    version: &'a VersionName,
-    options: &'a Options,
-    observer: &'a dyn Observer,
-    start: Instant,
+/// What the steps of one import have in common.
+pub(super) struct Job<'a> {
+    pub(super) store: &'a SharedStore<'a>,
+    pub(super) version: &'a VersionName,
+    pub(super) options: &'a Options,
+    pub(super) observer: &'a dyn Observer,
+    pub(super) start: Instant,
+    pub(super) private: PrivateFiles,
 }
 
 /// What a pass over a source came to, whatever the source.
-struct Passed {
-    root: TreeId,
-    trees: TreeSet,
+pub(super) struct Passed {
+    pub(super) root: TreeId,
+    pub(super) trees: TreeSet,
     placements: Vec<Placement>,
-    shared: Vec<TreePath>,
+    pub(super) shared: Vec<TreePath>,
     directories: u64,
     warnings: Vec<Warning>,
+}
+
+/// A source directory, built in staging.
+pub(super) struct Built {
+    pub(super) run: Run,
+    pub(super) passed: Passed,
+    /// Files that were read, for the stat cache.
+    pub(super) read: Vec<(Stat, ContentId)>,
 }
 
 impl Job<'_> {
@@ -225,40 +236,52 @@ impl Job<'_> {
             let passed = passed(&scan, ingested);
             return Ok(self.report(&passed, &tally, Some(outcome)));
         }
-        let space = Space::of(self.store.root())?;
-        let fits =
-            preflight::Need::at_most(&scan, &space).check(self.store.root(), &space, self.options.minimum_free_bytes);
-        if fits.is_err() || self.options.mode == Mode::DryRun {
-            let dry = Tally::default();
-            let ingested = reader.ingest(None, None, &dry)?;
-            let mut new = Vec::new();
-            for (key, size) in &ingested.needed {
-                if published.lookup(key)?.is_none() {
-                    new.push(*size);
-                }
-            }
-            let need = preflight::Need::exactly(&scan, &space, new.iter().copied());
-            need.check(self.store.root(), &space, self.options.minimum_free_bytes)?;
-            if self.options.mode == Mode::DryRun {
-                dry.new_objects.add(new.len() as u64);
-                dry.new_bytes.add(new.iter().sum());
-                dry.linked_files
-                    .add(ingested.placements.len() as u64 - (new.len() as u64).min(ingested.placements.len() as u64));
-                return Ok(self.report(&passed(&scan, ingested), &dry, None));
-            }
+        let rehearsed = self.rehearse(&scan, &reader)?;
+        if let Some((passed, dry)) = rehearsed.filter(|_| self.options.mode == Mode::DryRun) {
+            return Ok(self.report(&passed, &dry, None));
         }
-        let run = Run::begin(&self.store.dir().open_dir(layout::STAGING)?)?;
-        let objects = self.objects(&run, &published)?;
-        let tree = run.dir().create_dir(TREE, layout::PUBLIC_DIR_MODE)?;
-        file::set_mode(&tree, layout::PUBLIC_DIR_MODE, || tree.path().to_owned())?;
-        let mut ingested = reader.ingest(Some(&objects), Some(tree), &tally)?;
-        let read = std::mem::take(&mut ingested.read);
-        let passed = passed(&scan, ingested);
-        self.observer.stage(Stage::Sync, None);
+        let Built { run, passed, read } = self.build(&scan, &reader, &tally)?;
         let source = Source { kind: SourceKind::Directory, path: path.as_os_str().as_bytes().to_vec() };
         let report = self.publish(run, passed, &tally, source)?;
         reader.remember(&read);
         Ok(report)
+    }
+
+    /// Checks that there is room. A source that might not fit, and a dry run, are read whole for it: then what would be
+    /// made is told.
+    pub(super) fn rehearse(&self, scan: &Scan, reader: &Reader<'_>) -> Result<Option<(Passed, Tally)>> {
+        let (root, minimum) = (self.store.root(), self.options.minimum_free_bytes);
+        let space = Space::of(root)?;
+        let fits = preflight::Need::at_most(scan, &space).check(root, &space, minimum);
+        if fits.is_ok() && self.options.mode == Mode::Write {
+            return Ok(None);
+        }
+        let dry = Tally::default();
+        let ingested = reader.ingest(None, None, &dry)?;
+        let mut new = Vec::new();
+        for (key, size) in &ingested.needed {
+            if reader.published.lookup(key)?.is_none() {
+                new.push(*size);
+            }
+        }
+        preflight::Need::exactly(scan, &space, new.iter().copied()).check(root, &space, minimum)?;
+        dry.new_objects.add(new.len() as u64);
+        dry.new_bytes.add(new.iter().sum());
+        let placed = ingested.placements.len() as u64;
+        dry.linked_files.add(placed - (new.len() as u64).min(placed));
+        Ok(Some((passed(scan, ingested), dry)))
+    }
+
+    /// Reads, stores and links everything into a tree in staging.
+    pub(super) fn build(&self, scan: &Scan, reader: &Reader<'_>, tally: &Tally) -> Result<Built> {
+        let run = Run::begin(&self.store.staging_dir()?)?;
+        let objects = self.objects(&run, reader.published)?;
+        let tree = run.dir().create_dir(TREE, layout::PUBLIC_DIR_MODE)?;
+        file::set_mode(&tree, layout::PUBLIC_DIR_MODE, || tree.path().to_owned())?;
+        let mut ingested = reader.ingest(Some(&objects), Some(tree), tally)?;
+        let read = std::mem::take(&mut ingested.read);
+        self.observer.stage(Stage::Sync, None);
+        Ok(Built { run, passed: passed(scan, ingested), read })
     }
 
     /// Importing the store into itself would never end.
@@ -298,6 +321,15 @@ impl Job<'_> {
     }
 
     fn publish(&self, run: Run, passed: Passed, tally: &Tally, source: Source) -> Result<Report> {
+        let draft = self.draft(&passed, source);
+        let seed = || super::shared_state::seed(self.store, &run, &passed.trees, passed.root, &passed.shared, None);
+        let outcome = publish::publish(self.store, &run, draft, &seed)?;
+        run.finish()?;
+        Ok(self.report(&passed, tally, Some(outcome)))
+    }
+
+    /// What is to be published, but for its import number.
+    pub(super) fn draft(&self, passed: &Passed, source: Source) -> Draft {
         let Moment { unix_seconds, synchronised, .. } = self.store.clock().now();
         let facts = Facts {
             name: self.version.clone(),
@@ -310,15 +342,10 @@ impl Job<'_> {
             ownership: self.store.ownership(),
             shared: passed.shared.clone(),
         };
-        let draft =
-            Draft { facts, root: passed.root, trees: passed.trees.clone(), placements: passed.placements.clone() };
-        let seed = || super::shared_state::seed(self.store, &run, &passed.trees, passed.root, &passed.shared);
-        let outcome = publish::publish(self.store, &run, draft, &seed)?;
-        run.finish()?;
-        Ok(self.report(&passed, tally, Some(outcome)))
+        Draft { facts, root: passed.root, trees: passed.trees.clone(), placements: passed.placements.clone() }
     }
 
-    fn report(&self, passed: &Passed, tally: &Tally, outcome: Option<Outcome>) -> Report {
+    pub(super) fn report(&self, passed: &Passed, tally: &Tally, outcome: Option<Outcome>) -> Report {
         let (import_number, already_there) = match outcome {
             Some(Outcome::Published { import_number }) => (Some(import_number), false),
             Some(Outcome::AlreadyThere { import_number }) => (Some(import_number), true),
@@ -393,7 +420,7 @@ fn passed(scan: &Scan, ingested: ingest::Ingested) -> Passed {
 }
 
 /// A source directory with everything that is known about its files before they are read.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     job: &'a Job<'a>,
     source: &'a Dir,
     scan: &'a Scan,
@@ -408,7 +435,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(job: &'a Job<'a>, source: &'a Dir, scan: &'a Scan, published: &'a dyn Published) -> Result<Self> {
+    pub(super) fn new(job: &'a Job<'a>, source: &'a Dir, scan: &'a Scan, published: &'a dyn Published) -> Result<Self> {
         let source_device = source.stat_self()?.device;
         let store_device = job.store.dir().stat_self()?.device;
         let file_system_id = Space::of(source)?.file_system_id;
@@ -456,6 +483,7 @@ impl<'a> Reader<'a> {
             rules: &self.rules,
             cached: &cached,
             own_inodes: &own_inodes,
+            private: self.job.private,
             tally,
             observer: self.job.observer,
         };
@@ -463,7 +491,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Keeps what was read for the next import. Best effort: a cache that cannot be written costs time, nothing else.
-    fn remember(&self, read: &[(Stat, ContentId)]) {
+    pub(super) fn remember(&self, read: &[(Stat, ContentId)]) {
         // A file that changed in the same tick as it was read could change again without showing it.
         let settled = |stat: &Stat| stat.ctime < self.settled_before() && stat.device == self.source_device;
         let rows: Vec<(Stat, ContentId)> = read.iter().filter(|(stat, _)| settled(stat)).copied().collect();

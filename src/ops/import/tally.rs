@@ -20,7 +20,7 @@ impl Count {
 
 /// All counters of an import.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(in crate::ops) struct Tally {
     pub(super) files: Count,
     pub(super) symlinks: Count,
     pub(super) total_bytes: Count,

@@ -1,5 +1,6 @@
 //! One file per command: its arguments, its call of the library, its answer.
 
+pub mod adopt;
 pub mod du;
 pub mod gc;
 pub mod import;
@@ -17,6 +18,7 @@ pub fn run(context: &Context, command: Command) -> Result<Exit> {
     match command {
         Command::Init(arguments) => init::run(context, &arguments),
         Command::Import(arguments) => import::run(context, arguments),
+        Command::Adopt(arguments) => adopt::run(context, arguments),
         Command::Gc(arguments) => gc::run(context, arguments),
         Command::Remove(arguments) => remove::run(context, &arguments),
         Command::Du(arguments) => du::run(context, &arguments),
