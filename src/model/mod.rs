@@ -24,6 +24,9 @@ pub mod retention;
 pub mod tree;
 pub mod units;
 
+#[cfg(test)]
+mod format_vectors;
+
 pub use event::{Action, Event};
 pub use format::Format;
 pub use id::{ContentId, Digest, TreeId, XattrDigest};
