@@ -8,8 +8,11 @@
 #[macro_use]
 mod support;
 
+    let tests = [adopt::tests(), gc::tests(), house::tests(), import::tests(), layers::tests(), real::tests(), remove::tests()];
+
 mod adopt;
 mod gc;
+mod house;
 mod import;
 mod layers;
 mod real;
@@ -21,6 +24,10 @@ fn main() -> std::process::ExitCode {
     let mut arguments = Arguments::from_args();
     // Loop mounts and many processes: more at once than processors only makes each slower.
     arguments.test_threads = arguments.test_threads.or(std::thread::available_parallelism().ok().map(usize::from));
-    let tests = [adopt::tests(), gc::tests(), import::tests(), layers::tests(), real::tests(), remove::tests()];
+<<<<<<< HEAD
+    let tests = [adopt::tests(), gc::tests(), house::tests(), import::tests(), layers::tests(), real::tests(), remove::tests()];
+=======
+    let tests = [adopt::tests(), gc::tests(), house::tests(), import::tests(), layers::tests(), real::tests(), remove::tests()];
+>>>>>>> 5906323 (house: assert the top level, the scripts, the example files and CI)
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit_code()
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses what it needs")]
 
 pub mod image;
+pub mod readme;
 pub mod tree;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,164 @@
+//! The house around the code: what lies at the top, the scripts, the example files, the demo, the one CI script.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{Fixture, Outcome, Ran, needs_program, readme, tree};
+
+tests![
+    the_top_holds_only_what_belongs_there,
+    nothing_names_a_registry_or_a_machine,
+    scripts_are_short_strict_and_portable,
+    scripts_are_shellcheck_clean,
+    ci_runs_the_test_command_of_the_readme,
+    the_example_configuration_is_read_with_and_without_its_commented_keys,
+    the_example_unit_is_understood_by_systemd,
+];
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file of the source tree, relative; neither the repository's own nor what a build makes.
+fn files() -> Vec<PathBuf> {
+    let walk = walkdir::WalkDir::new(top()).sort_by_file_name().into_iter();
+    let kept =
+        walk.filter_entry(|item| item.depth() != 1 || (item.file_name() != ".git" && item.file_name() != "target"));
+    let files = kept.map(|item| item.expect("a readable source tree")).filter(|item| item.file_type().is_file());
+    files.map(|item| item.path().strip_prefix(top()).expect("below").to_owned()).collect()
+}
+
+fn scripts() -> Vec<PathBuf> {
+    let deploy = files().into_iter().filter(|path| path.starts_with("deploy"));
+    deploy.filter(|path| path.extension().is_some_and(|extension| extension == "sh")).collect()
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    std::fs::read_to_string(top().join(path)).expect("a text file of the source tree")
+}
+
+fn the_top_holds_only_what_belongs_there() -> Outcome {
+    let allowed = [
+        "Cargo.lock",
+        "Cargo.toml",
+        "CHANGELOG.md",
+        "LICENSE-APACHE",
+        "LICENSE-MIT",
+        "README.md",
+        "benches",
+        "clippy.toml",
+        "deny.toml",
+        "deploy",
+        "rustfmt.toml",
+        "schema",
+        "src",
+        "tests",
+    ];
+    let tops = files().into_iter().map(|path| path.iter().next().expect("a component").to_string_lossy().into_owned());
+    let wrong: std::collections::BTreeSet<String> =
+        tops.filter(|name| !name.starts_with('.') && !allowed.contains(&name.as_str())).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    Ok(())
+}
+
+fn nothing_names_a_registry_or_a_machine() -> Outcome {
+    // In pieces, so that this file does not name them either.
+    let words: [&[&str]; 12] = [
+        &["crates", ".io"],
+        &["pypi", ".org"],
+        &["python", "hosted"],
+        &["npm", "js"],
+        &["deb", ".debian"],
+        &["archive", ".ubuntu"],
+        &["docker", ".io"],
+        &["ghcr", ".io"],
+        &["gol", "ang.org"],
+        &["rust", "-lang.org"],
+        &["/wo", "rk/"],
+        &["/fa", "rm/"],
+    ];
+    let mut wrong = Vec::new();
+    // The lock file is cargo's own, and names where packages come from.
+    for path in files().into_iter().filter(|path| path != Path::new("Cargo.lock")) {
+        let text = String::from_utf8_lossy(&std::fs::read(top().join(&path)).expect("a readable file")).into_owned();
+        for word in words.map(<[&str]>::concat) {
+            if let Some(line) = text.lines().position(|line| line.contains(&word)) {
+                wrong.push(format!("{}:{}: {word}", path.display(), line + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    Ok(())
+}
+
+fn scripts_are_short_strict_and_portable() -> Outcome {
+    let scripts = scripts();
+    for guide in ["setup_symlinks.sh", "create_factory_version.sh", "test_symlink_switch.sh"] {
+        assert!(scripts.contains(&Path::new("deploy").join(guide)), "the guide calls {guide}");
+    }
+    for script in scripts {
+        let text = read(&script);
+        let mut lines = text.lines();
+        assert_eq!(lines.next(), Some("#!/bin/sh"), "{}", script.display());
+        assert_eq!(lines.find(|line| !line.starts_with('#')), Some("set -eu"), "{}", script.display());
+        assert!(text.lines().count() < 50, "{} has {} lines", script.display(), text.lines().count());
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(top().join(&script)).expect("a script").permissions().mode();
+        assert_eq!(mode & 0o111, 0o111, "{} cannot be run", script.display());
+    }
+    Ok(())
+}
+
+fn scripts_are_shellcheck_clean() -> Outcome {
+    needs_program("shellcheck")?;
+    let checked = Command::new("shellcheck").current_dir(top()).args(scripts()).arg(".ci/run").output();
+    Ran::of(&checked.expect("shellcheck runs")).ok();
+    Ok(())
+}
+
+fn ci_runs_the_test_command_of_the_readme() -> Outcome {
+    let command = readme::block("tests");
+    assert_eq!(command.lines().count(), 1, "{command}");
+    let run = read(".ci/run");
+    let runs = |line: &str| line.trim().split(" 2>&1").next() == Some(command.trim());
+    assert!(run.lines().any(runs), ".ci/run does not run {command}");
+    Ok(())
+}
+
+fn the_example_configuration_is_read_with_and_without_its_commented_keys() -> Outcome {
+    use tope_store::config::{Config, Supervisor};
+    let text = read("deploy/config.toml.example");
+    let config = Config::parse(&text).expect("the example as it stands");
+    assert_eq!((config.services.len(), config.supervisor), (1, Supervisor::Systemd));
+    assert_eq!(config.retention.keep_last, Some(5));
+    let commented =
+        |line: &str| line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()));
+    let whole: String = text
+        .lines()
+        .map(|line| if commented(line) { &line[1..] } else { line })
+        .fold(String::new(), |text, line| text + line + "\n");
+    let whole = whole.replace("kind = \"systemd\"", "kind = \"command\"");
+    let config = Config::parse(&whole).expect("the example with every key");
+    assert!(matches!(config.supervisor, Supervisor::Command(_)));
+    assert_eq!((config.retention.keep_daily, config.retention.keep_minor), (Some(7), Some(1)));
+    Ok(())
+}
+
+fn the_example_unit_is_understood_by_systemd() -> Outcome {
+    needs_program("systemd-analyze")?;
+    let fixture = Fixture::bare();
+    let unit = read("deploy/device-api.service.example");
+    assert!(unit.contains("\nExecStart=/usr/local/bin/device-api\n"));
+    // Here the program and its user need not exist.
+    let unit = unit.replace("/usr/local/bin/device-api", "/bin/true").replace("=tope\n", "=root\n");
+    tree::file(fixture.beside("device-api.service"), unit);
+    let verify = Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .arg(fixture.beside("device-api.service"))
+        .env("SYSTEMD_UNIT_PATH", format!("{}:", fixture.dir.display()))
+        .output();
+    let ran = Ran::of(&verify.expect("systemd-analyze runs")).ok();
+    let about: Vec<&str> = ran.stderr.lines().filter(|line| line.contains("device-api.service:")).collect();
+    assert!(about.is_empty(), "{about:#?}");
+    Ok(())
+}
