@@ -8,9 +8,10 @@
 #[macro_use]
 mod support;
 
-    let tests = [adopt::tests(), gc::tests(), house::tests(), import::tests(), layers::tests(), real::tests(), remove::tests()];
+    let tests = [adopt::tests(), documents::tests(), gc::tests(), house::tests(), import::tests(), layers::tests(), real::tests(), remove::tests()];
 
 mod adopt;
+mod documents;
 mod gc;
 mod house;
 mod import;
@@ -25,9 +26,13 @@ fn main() -> std::process::ExitCode {
     // Loop mounts and many processes: more at once than processors only makes each slower.
     arguments.test_threads = arguments.test_threads.or(std::thread::available_parallelism().ok().map(usize::from));
 <<<<<<< HEAD
-    let tests = [adopt::tests(), gc::tests(), house::tests(), import::tests(), layers::tests(), real::tests(), remove::tests()];
+<<<<<<< HEAD
+    let tests = [adopt::tests(), documents::tests(), gc::tests(), house::tests(), import::tests(), layers::tests(), real::tests(), remove::tests()];
 =======
-    let tests = [adopt::tests(), gc::tests(), house::tests(), import::tests(), layers::tests(), real::tests(), remove::tests()];
+    let tests = [adopt::tests(), documents::tests(), gc::tests(), house::tests(), import::tests(), layers::tests(), real::tests(), remove::tests()];
 >>>>>>> 5906323 (house: assert the top level, the scripts, the example files and CI)
+=======
+    let tests = [adopt::tests(), documents::tests(), gc::tests(), house::tests(), import::tests(), layers::tests(), real::tests(), remove::tests()];
+>>>>>>> 459e247 (bin: answer wrong arguments with a document too; hold documents to their description)
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit_code()
 }

@@ -12,7 +12,10 @@ use cli::Cli;
 use context::Context;
 
 fn main() -> std::process::ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
     let code = match Context::new(&cli.global) {
         Ok(context) => match commands::run(&context, cli.command) {
             Ok(exit) => exit,
@@ -21,4 +24,17 @@ fn main() -> std::process::ExitCode {
         Err(error) => context::fail_early(&cli.global, &error),
     };
     std::process::ExitCode::from(code as u8)
+}
+
+/// Ends where the arguments make no sense, or ask for help: as clap does, but with `--json` a mistake is a document.
+fn refuse(error: &clap::Error) -> std::process::ExitCode {
+    let asked_for_json = std::env::args_os().take_while(|word| word != "--").any(|word| word == "--json");
+    if error.use_stderr() && asked_for_json {
+        let text = error.render().to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let failure = tope_store::error::Error::Usage(message.to_owned());
+        let _ = render::json::write(&mut std::io::stdout().lock(), &render::json::Failure::of(&failure));
+        return std::process::ExitCode::from(exit::Exit::Usage as u8);
+    }
+    error.exit()
 }
