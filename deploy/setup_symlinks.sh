@@ -8,4 +8,4 @@
 # TOPE_STORE, the program to call (default tope-store).
 set -eu
 
-exec "${TOPE_STORE:-tope-store}" link ${TOPE_BIN_DIR:+--bin-dir "$TOPE_BIN_DIR"} "$@"
+exec "${TOPE_STORE:-tope-store}" link "$@"
