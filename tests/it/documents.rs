@@ -73,8 +73,11 @@ fn documents_hold_only_what_is_documented() -> Outcome {
         assert!(found.remove("schema"), "{call:?}");
         let own = section(call[0]).expect("a section");
         let mut documented = words(own);
-        let problems = DOCUMENTED.split_once("\n## Problems").expect("a section").1;
-        documented.extend(own.contains("*Problems*").then(|| words(problems)).unwrap_or_default());
+        for shape in ["Problems", "Entries"] {
+            if own.contains(&format!("*{shape}*")) {
+                documented.extend(words(DOCUMENTED.split_once(&format!("\n## {shape}\n")).expect("a section").1));
+            }
+        }
         // "As `gc`, …"
         if let Some(other) = own.trim_start().strip_prefix("As `").and_then(|rest| rest.split('`').next()) {
             documented.extend(words(section(other).expect("a section")));
