@@ -8,8 +8,6 @@
 #[macro_use]
 mod support;
 
-    let tests = [adopt::tests(), documents::tests(), gc::tests(), house::tests(), import::tests(), layers::tests(), real::tests(), remove::tests()];
-
 mod adopt;
 mod documents;
 mod gc;
@@ -25,14 +23,15 @@ fn main() -> std::process::ExitCode {
     let mut arguments = Arguments::from_args();
     // Loop mounts and many processes: more at once than processors only makes each slower.
     arguments.test_threads = arguments.test_threads.or(std::thread::available_parallelism().ok().map(usize::from));
-<<<<<<< HEAD
-<<<<<<< HEAD
-    let tests = [adopt::tests(), documents::tests(), gc::tests(), house::tests(), import::tests(), layers::tests(), real::tests(), remove::tests()];
-=======
-    let tests = [adopt::tests(), documents::tests(), gc::tests(), house::tests(), import::tests(), layers::tests(), real::tests(), remove::tests()];
->>>>>>> 5906323 (house: assert the top level, the scripts, the example files and CI)
-=======
-    let tests = [adopt::tests(), documents::tests(), gc::tests(), house::tests(), import::tests(), layers::tests(), real::tests(), remove::tests()];
->>>>>>> 459e247 (bin: answer wrong arguments with a document too; hold documents to their description)
+    let tests = [
+        adopt::tests(),
+        documents::tests(),
+        gc::tests(),
+        house::tests(),
+        import::tests(),
+        layers::tests(),
+        real::tests(),
+        remove::tests(),
+    ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit_code()
 }
