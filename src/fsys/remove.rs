@@ -34,6 +34,15 @@ pub fn tree(dir: &Dir, name: impl AsRef<[u8]>) -> Result<()> {
     }
 }
 
+/// Takes off what keeps a directory from being moved elsewhere, though it is ours: the immutable flag, and a mode
+/// without write permission, which its entry for the parent needs.
+pub fn make_movable(dir: &Dir, name: impl AsRef<[u8]>) -> Result<()> {
+    let inner = dir.open_dir(&name)?;
+    file::set_immutable(&inner, false, inner.path())?;
+    let mode = inner.stat_self()?.mode;
+    file::set_mode(&inner, mode | 0o300, || inner.path().to_owned())
+}
+
 fn open(dir: &Dir, name: &[u8]) -> Result<Dir> {
     match dir.open_dir_same_mount(name) {
         Err(error) if error.is_io(io::ErrorKind::CrossesDevices) => Err(Error::refused_with(

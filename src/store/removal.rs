@@ -97,7 +97,13 @@ impl ExclusiveStore<'_> {
             return Ok(Some(roles));
         }
         let trash = self.trash_dir()?;
-        match self.versions().rename_new(&trashed.version, &trash, trashed.name()) {
+        let rename = || self.versions().rename_new(&trashed.version, &trash, trashed.name());
+        let renamed = rename().or_else(|error| match error.is_io(std::io::ErrorKind::PermissionDenied) {
+            // It was isolated as factory once, or its top may not be written.
+            true => remove::make_movable(self.versions(), &trashed.version).and_then(|()| rename()),
+            false => Err(error),
+        });
+        match renamed {
             // Removed by hand: there is nothing to move.
             Err(error) if error.is_io(std::io::ErrorKind::NotFound) => return Ok(None),
             other => other?,

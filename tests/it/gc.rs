@@ -35,7 +35,9 @@ tests![
     a_removal_that_died_is_completed_at_every_step,
     a_removal_that_died_is_undone_if_somebody_needs_the_version,
     the_bytes_that_were_told_come_back,
+    where_blocks_may_be_shared_it_says_up_to,
     a_disk_without_a_free_block_or_inode_is_no_obstacle,
+    what_was_isolated_as_factory_can_be_removed,
 ];
 
 /// A store with versions 1.1.0, 1.2.0 … 1.N.0; each has 100 kB of its own and shares 100 kB.
@@ -547,5 +549,37 @@ fn a_disk_without_a_free_block_or_inode_is_no_obstacle() -> Outcome {
         let asides = std::fs::metadata(fixture.path("store/reserve")).map_or(0, |file| file.blocks());
         assert!(!reserve || asides > 0, "the reserve was not set aside again");
     }
+    Ok(())
+}
+
+fn where_blocks_may_be_shared_it_says_up_to() -> Outcome {
+    for (kind, up_to) in [(Kind::Ext4, false), (Kind::Xfs, true), (Kind::Btrfs, true)] {
+        let image = Image::new(kind, 320)?;
+        let fixture = Fixture::in_dir(image.mounted());
+        with_versions(&fixture, 3);
+        let told = fixture.json(&["gc", "--keep-last", "1", "-n"]);
+        let done = fixture.json(&["gc", "--keep-last", "1"]);
+        assert_eq!((&told["up_to"], &done["up_to"]), (&up_to.into(), &up_to.into()), "{kind:?}");
+        assert_eq!(told["freed_bytes"], done["freed_bytes"]);
+        let text = fixture.run(&["remove", "-n", "1.3.0"]).ok().stdout;
+        assert_eq!(text.contains("up to"), up_to, "{text}");
+    }
+    Ok(())
+}
+
+fn what_was_isolated_as_factory_can_be_removed() -> Outcome {
+    needs_program("chattr")?;
+    let image = Image::new(Kind::Ext4, 32)?;
+    let fixture = Fixture::in_dir(image.mounted());
+    with_versions(&fixture, 2);
+    let top = fixture.path("versions/v1.1.0");
+    // As isolation leaves it: inodes of its own that nobody may change.
+    std::fs::remove_file(top.join("lib/own")).unwrap();
+    std::fs::write(top.join("lib/own"), "of its own").unwrap();
+    let protected = [top.join("lib/own"), top.join("lib"), top.join("empty"), top];
+    assert!(Command::new("chattr").arg("+i").args(protected).status().unwrap().success());
+    assert_eq!(names(&fixture.json(&["gc", "--keep-last", "1"]), "removed"), ["v1.1.0"]);
+    assert_eq!((versions(&fixture).len(), entries(fixture.path("store/trash"))), (1, 0));
+    tree::assert_same(&fixture.beside("source-2"), &fixture.path("versions/v1.2.0"));
     Ok(())
 }

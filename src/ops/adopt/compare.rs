@@ -39,6 +39,7 @@ fn same(before: &Stat, after: &Stat) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)]
 mod tests {
     use super::*;
     use crate::fsys::Dir;

@@ -9,7 +9,7 @@
 use clap::Args;
 use serde::Serialize;
 use tope_store::error::Result;
-use tope_store::model::VersionName;
+use tope_store::model::Selector;
 use tope_store::ops::du::{Report, du};
 
 use crate::context::Context;
@@ -21,7 +21,7 @@ use crate::render::human;
 pub struct Arguments {
     /// The versions; all of them unless some are named
     #[arg(value_name = "VERSION")]
-    versions: Vec<VersionName>,
+    versions: Vec<Selector>,
 }
 
 #[derive(Serialize)]
@@ -56,8 +56,9 @@ struct TotalsDocument {
 
 pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     let store = context.store()?;
+    let versions = arguments.versions.iter().map(|version| store.resolve(version)).collect::<Result<Vec<_>>>()?;
     let progress = context.progress();
-    let report = du(&store, &arguments.versions, &progress)?;
+    let report = du(&store, &versions, &progress)?;
     drop(progress);
     answer(context, &report)?;
     Ok(Exit::Done)

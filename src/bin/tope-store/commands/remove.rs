@@ -2,7 +2,7 @@
 
 use clap::Args;
 use tope_store::error::Result;
-use tope_store::model::VersionName;
+use tope_store::model::Selector;
 use tope_store::ops::gc::Mode;
 use tope_store::ops::remove::remove;
 
@@ -14,9 +14,9 @@ use crate::exit::Exit;
 /// The targets of roles, pinned versions, the newest good one and what processes use cannot be removed.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The versions
+    /// The versions, by name or digest
     #[arg(required = true, value_name = "VERSION")]
-    versions: Vec<VersionName>,
+    versions: Vec<Selector>,
     /// Remove nothing, and say what would come back
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -24,9 +24,10 @@ pub struct Arguments {
 
 pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     let store = context.store()?;
+    let versions = arguments.versions.iter().map(|version| store.resolve(version)).collect::<Result<Vec<_>>>()?;
     let progress = context.progress();
     let mode = if arguments.dry_run { Mode::DryRun } else { Mode::Remove };
-    let report = remove(&store, &arguments.versions, mode, &progress)?;
+    let report = remove(&store, &versions, mode, &progress)?;
     drop(progress);
     super::gc::answer(context, &report)?;
     Ok(match (report.interrupted, report.kept.is_empty()) {
