@@ -14,6 +14,7 @@ use tope_store::store::{Settings, Store};
 
 use crate::cli::{Color, Global};
 use crate::exit::Exit;
+use crate::input::StandardInput;
 use crate::render::json;
 use crate::render::progress::Progress;
 
@@ -93,6 +94,11 @@ impl Context {
     /// An observer that shows progress where somebody looks.
     pub fn progress(&self) -> Progress {
         Progress::new(self.global.json || self.global.quiet, Arc::clone(&self.interrupted))
+    }
+
+    /// Standard input, which ends with an error when the user asks to stop, however long the other side is silent.
+    pub fn standard_input(&self) -> StandardInput {
+        StandardInput::new(Arc::clone(&self.interrupted))
     }
 
     /// Answers: one JSON document, or text.

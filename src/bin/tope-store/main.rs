@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod context;
 mod exit;
+mod input;
 mod render;
 
 use clap::Parser;
@@ -31,7 +32,8 @@ fn refuse(error: &clap::Error) -> std::process::ExitCode {
     let asked_for_json = std::env::args_os().take_while(|word| word != "--").any(|word| word == "--json");
     if error.use_stderr() && asked_for_json {
         let text = error.render().to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        // Which arguments are missing stands in the lines behind the first.
+        let message = text.split("\n\n").next().unwrap_or_default().trim().trim_start_matches("error: ");
         let failure = tope_store::error::Error::Usage(message.to_owned());
         let _ = render::json::write(&mut std::io::stdout().lock(), &render::json::Failure::of(&failure));
         return std::process::ExitCode::from(exit::Exit::Usage as u8);

@@ -115,7 +115,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         ..Options::default()
     };
     let input = if arguments.source.as_os_str() == "-" {
-        Input::Stream(Box::new(std::io::stdin()))
+        Input::Stream(Box::new(context.standard_input()))
     } else {
         Input::Path(arguments.source)
     };
