@@ -263,6 +263,9 @@ impl Error {
             Self::Io { source, .. } if is_no_space(source) => {
                 Some("see what would come back with: tope-store gc --keep-last 2 --dry-run".into())
             }
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                Some("make the file system writable first, for instance with: mount -o remount,rw".into())
+            }
             Self::Locked { .. } => Some("wait for it, or give more time with --lock-timeout SECONDS".into()),
             Self::UnsupportedFormat { .. } => Some("use the tope-store that wrote it, or a newer one".into()),
             _ => None,

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::error::Result;
-use crate::fsys::{Dir, LockFile, LockGuard, LockMode, remove};
+use crate::fsys::{Dir, LockFile, LockGuard, LockMode, file, remove};
 use crate::layout;
 
 /// What a run builds is below this name in its directory.
@@ -35,12 +35,15 @@ impl Run {
                 Ok(dir) => dir,
                 // Left by a process that had our number before.
                 Err(error) if error.is_io(std::io::ErrorKind::AlreadyExists) => continue,
+                // Not locked yet, it looked abandoned, and somebody removed it.
+                Err(error) if error.is_io(std::io::ErrorKind::NotFound) && staging.try_stat(".")?.is_some() => continue,
                 Err(error) => return Err(error),
             };
             let Some(lock) = LockFile::of_dir(&dir, "staging")?.try_lock(LockMode::Exclusive)? else { continue };
             // Between making and locking it looked abandoned, and somebody may have removed it.
             let there = staging.try_stat(&name)?;
             if there.is_some_and(|stat| dir.stat_self().is_ok_and(|own| own.same_inode(&stat))) {
+                file::disinherit(&dir, layout::PRIVATE_DIR_MODE, || dir.path().to_owned())?;
                 let staging = staging.try_clone()?;
                 return Ok(Self { staging, name, dir, precious: AtomicBool::new(false), _lock: lock });
             }

@@ -133,6 +133,7 @@ pub struct DirItem {
 pub struct Dir {
     fd: OwnedFd,
     path: PathBuf,
+    heir: Option<(u32, u32)>,
 }
 
 const OPEN: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC).union(OFlags::RDONLY);
@@ -142,7 +143,7 @@ impl Dir {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         match rustix::fs::open(&path, OPEN, Mode::empty()) {
-            Ok(fd) => Ok(Self { fd, path }),
+            Ok(fd) => Ok(Self { fd, path, heir: None }),
             Err(errno) => Err(Error::io("open directory", path, errno)),
         }
     }
@@ -173,6 +174,21 @@ impl Dir {
         self.path.join(OsStr::from_bytes(name.as_ref()))
     }
 
+    /// The same directory; whatever is made by way of this handle, and of handles to what is in it, will belong to
+    /// this user and group. For root at work in another user's directory, who must be able to go on with it.
+    #[must_use]
+    pub fn for_heir(self, uid: u32, gid: u32) -> Self {
+        Self { heir: Some((uid, gid)), ..self }
+    }
+
+    /// Gives a name that was just made to the heir, if there is one.
+    fn hand_over(&self, name: &[u8]) -> Result<()> {
+        match self.heir {
+            Some((uid, gid)) => self.set_owner(name, uid, gid),
+            None => Ok(()),
+        }
+    }
+
     fn fail(&self, verb: &'static str, name: impl AsRef<[u8]>, errno: Errno) -> Error {
         Error::io(verb, self.path_of(name), errno)
     }
@@ -180,7 +196,7 @@ impl Dir {
     /// Another handle to the same directory.
     pub fn try_clone(&self) -> Result<Self> {
         let fd = self.fd.try_clone().map_err(|error| Error::io("duplicate handle of", &self.path, error))?;
-        Ok(Self { fd, path: self.path.clone() })
+        Ok(Self { fd, path: self.path.clone(), heir: self.heir })
     }
 
     /// A path by which other interfaces of this process reach the directory however deep it lies.
@@ -199,7 +215,7 @@ impl Dir {
         let name = name.as_ref();
         let fd = rustix::fs::openat(&self.fd, name, OPEN | OFlags::NOFOLLOW, Mode::empty())
             .map_err(|errno| self.fail("open directory", name, errno))?;
-        Ok(Self { fd, path: self.path_of(name) })
+        Ok(Self { fd, path: self.path_of(name), heir: self.heir })
     }
 
     /// Opens a directory in it if there is one of that name.
@@ -216,7 +232,7 @@ impl Dir {
         let name = name.as_ref();
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
         match rustix::fs::openat2(&self.fd, name, OPEN | OFlags::NOFOLLOW, Mode::empty(), resolve) {
-            Ok(fd) => Ok(Self { fd, path: self.path_of(name) }),
+            Ok(fd) => Ok(Self { fd, path: self.path_of(name), heir: self.heir }),
             // Kernels before 5.6 and some sandboxes do not have the call; the device number tells all but bind mounts.
             Err(Errno::NOSYS | Errno::PERM) => {
                 let inner = self.open_dir(name)?;
@@ -243,7 +259,8 @@ impl Dir {
     pub fn make_dir(&self, name: impl AsRef<[u8]>, mode: u32) -> Result<()> {
         let name = name.as_ref();
         rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))
-            .map_err(|errno| self.fail("create directory", name, errno))
+            .map_err(|errno| self.fail("create directory", name, errno))?;
+        self.hand_over(name)
     }
 
     /// Makes a directory and opens it.
@@ -255,9 +272,10 @@ impl Dir {
     /// Makes a directory if there is none, and opens it.
     pub fn ensure_dir(&self, name: impl AsRef<[u8]>, mode: u32) -> Result<Self> {
         let name = name.as_ref();
-        match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode)) {
-            Ok(()) | Err(Errno::EXIST) => self.open_dir(name),
-            Err(errno) => Err(self.fail("create directory", name, errno)),
+        match self.make_dir(name, mode) {
+            Err(error) if error.is_io(io::ErrorKind::AlreadyExists) => self.open_dir(name),
+            Err(error) => Err(error),
+            Ok(()) => self.open_dir(name),
         }
     }
 
@@ -325,7 +343,9 @@ impl Dir {
     /// Makes a symbolic link.
     pub fn symlink(&self, target: impl AsRef<[u8]>, name: impl AsRef<[u8]>) -> Result<()> {
         let name = name.as_ref();
-        rustix::fs::symlinkat(target.as_ref(), &self.fd, name).map_err(|errno| self.fail("create link", name, errno))
+        rustix::fs::symlinkat(target.as_ref(), &self.fd, name)
+            .map_err(|errno| self.fail("create link", name, errno))?;
+        self.hand_over(name)
     }
 
     /// Gives an inode a further name. A symbolic link is linked itself, not what it points at.
@@ -407,18 +427,25 @@ impl Dir {
     pub fn create_file(&self, name: impl AsRef<[u8]>, mode: u32) -> Result<File> {
         let name = name.as_ref();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
+        let file = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
             .map(File::from)
-            .map_err(|errno| self.fail("create", name, errno))
+            .map_err(|errno| self.fail("create", name, errno))?;
+        self.hand_over(name)?;
+        Ok(file)
     }
 
     /// Opens a file for appending and reading, creating it if it is missing.
     pub fn open_or_create_file(&self, name: impl AsRef<[u8]>, mode: u32) -> Result<File> {
         let name = name.as_ref();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
+        let file = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
             .map(File::from)
-            .map_err(|errno| self.fail("open", name, errno))
+            .map_err(|errno| self.fail("open", name, errno))?;
+        // Made just now, or by an earlier run that died before it could give it away.
+        if self.heir.is_some() && stat_file(&file, || self.path_of(name))?.uid == rustix::process::geteuid().as_raw() {
+            self.hand_over(name)?;
+        }
+        Ok(file)
     }
 
     /// The whole of a file.

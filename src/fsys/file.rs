@@ -1,7 +1,8 @@
 //! Open files: metadata, extended attributes, cloning.
 //!
 //! Order matters when an inode is dressed: changing the owner clears set-id bits and file capabilities, so owner
-//! comes first, then mode, then attributes, then times.
+//! comes first, then mode, then attributes, then times. But `user.*` attributes need a write bit, so they come before
+//! a mode that has none.
 
 use std::fs::File;
 use std::io;
@@ -106,14 +107,34 @@ pub fn dress(fd: impl AsFd, metadata: &Metadata, fresh: &Fresh, path: impl Fn() 
         rustix::fs::fchown(fd, Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))
             .map_err(|errno| Error::io("change owner of", path(), errno))?;
     }
-    if !fresh.takes_mode(metadata.mode) || (chowned && metadata.mode & 0o6000 != 0) {
+    let set = |(name, value): (&[u8], &[u8])| {
+        rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty())
+            .map_err(|errno| Error::io("set attributes of", path(), errno))
+    };
+    // A user's attributes are written like contents: without a write bit only root may.
+    let is_users = |name: &[u8]| name.starts_with(b"user.");
+    let opened = metadata.mode & 0o200 == 0 && metadata.xattrs.iter().any(|(name, _)| is_users(name));
+    if opened {
+        set_mode(fd, metadata.mode | 0o200, &path)?;
+        metadata.xattrs.iter().filter(|(name, _)| is_users(name)).try_for_each(set)?;
+    }
+    if opened || !fresh.takes_mode(metadata.mode) || (chowned && metadata.mode & 0o6000 != 0) {
         set_mode(fd, metadata.mode, &path)?;
     }
-    for (name, value) in metadata.xattrs.iter() {
-        rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty())
-            .map_err(|errno| Error::io("set attributes of", path(), errno))?;
+    metadata.xattrs.iter().filter(|(name, _)| !(opened && is_users(name))).try_for_each(set)
+}
+
+/// Takes off a new directory what it inherited from a default ACL above it, and makes its mode what it is to be: what
+/// is made in it must be what it is meant to be, wherever a store lies.
+pub fn disinherit(fd: impl AsFd, mode: u32, path: impl Fn() -> std::path::PathBuf) -> Result<()> {
+    let fd = fd.as_fd();
+    for name in ["system.posix_acl_default", "system.posix_acl_access"] {
+        match rustix::fs::fremovexattr(fd, name) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(errno) => return Err(Error::io("remove the inherited access list of", path(), errno)),
+        }
     }
-    Ok(())
+    set_mode(fd, mode, path)
 }
 
 /// Sets permission, set-id and sticky bits.

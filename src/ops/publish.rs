@@ -129,6 +129,10 @@ fn sync_and_index(store: &SharedStore<'_>, run: &Run, draft: &Draft) -> Result<(
 
 fn move_tree(store: &SharedStore<'_>, run: &Dir, name: &VersionName) -> Result<()> {
     run.rename_new(staging::TREE, store.versions(), name)?;
-    store.versions().sync()?;
-    run.sync()
+    let durable = store.versions().sync().and_then(|()| run.sync());
+    if durable.is_err() {
+        // Else it would stand there as a tree that nobody manages.
+        let _ = store.versions().rename_new(name, run, staging::TREE);
+    }
+    durable
 }

@@ -4,7 +4,7 @@
 //! never replaced, since it is what a service wrote.
 
 use crate::error::{Error, Result};
-use crate::fsys::{Dir, remove};
+use crate::fsys::{Dir, file, remove};
 use crate::layout;
 use crate::model::{Metadata, Node, ObjectKey, Sealed, TreeId, TreePath, TreeSet};
 use crate::object::place::Spot;
@@ -53,7 +53,15 @@ fn parent_of(store: &SharedStore<'_>, path: &TreePath) -> Result<(Dir, Vec<u8>)>
     let components: Vec<&[u8]> = path.components().collect();
     let (name, above) = components.split_last().ok_or_else(|| Error::source(path, "the top cannot be shared"))?;
     for component in above {
-        dir = dir.ensure_dir(component, layout::PUBLIC_DIR_MODE)?;
+        dir = match dir.create_dir(component, layout::PUBLIC_DIR_MODE) {
+            Err(error) if error.is_io(std::io::ErrorKind::AlreadyExists) => dir.open_dir(component)?,
+            Err(error) => return Err(error),
+            Ok(made) => {
+                // Whatever the umask.
+                file::set_mode(&made, layout::PUBLIC_DIR_MODE, || made.path().to_owned())?;
+                made
+            }
+        };
     }
     Ok((dir, name.to_vec()))
 }
@@ -123,8 +131,8 @@ impl Seeding<'_> {
         }
         for (dir, applied) in finished.iter().rev() {
             let path = || dir.path().to_owned();
-            crate::fsys::file::dress(dir, applied, self.objects.fresh(), path)?;
-            crate::fsys::file::set_mode(dir, applied.mode, path)?;
+            file::dress(dir, applied, self.objects.fresh(), path)?;
+            file::set_mode(dir, applied.mode, path)?;
         }
         Ok(())
     }

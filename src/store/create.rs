@@ -30,7 +30,14 @@ pub fn create(layout: Layout, settings: Settings, options: CreateOptions) -> Res
         Err(Error::NoStore { .. }) => {}
         Err(error) => return Err(error),
     }
-    let root = Dir::open_or_create(layout.root(), PUBLIC_DIR_MODE)?;
+    let root = match Dir::open(layout.root()) {
+        Err(error) if error.is_io(std::io::ErrorKind::NotFound) => {
+            let root = Dir::open_or_create(layout.root(), PUBLIC_DIR_MODE)?;
+            file::set_mode(&root, PUBLIC_DIR_MODE, || root.path().to_owned())?;
+            root
+        }
+        other => other?,
+    };
     if let Some(kind) = system::network_file_system(&root)?
         && !options.allow_network_fs
     {
@@ -50,12 +57,13 @@ pub fn create(layout: Layout, settings: Settings, options: CreateOptions) -> Res
     public_dir(&dir, layout::MANIFESTS)?;
     for name in [layout::OBJECTS, layout::STAGING, layout::TRASH] {
         let inner = dir.ensure_dir(name, PRIVATE_DIR_MODE)?;
-        file::set_mode(&inner, PRIVATE_DIR_MODE, || inner.path().to_owned())?;
+        file::disinherit(&inner, PRIVATE_DIR_MODE, || inner.path().to_owned())?;
         inner.sync()?;
     }
     for name in [layout::LOCK, layout::PUBLISH_LOCK, layout::REFS_LOCK, layout::HISTORY_LOCK] {
         drop(dir.open_or_create_file(name, 0o600)?);
     }
+    super::check_links(&layout, &dir, &root.open_dir(layout::VERSIONS)?)?;
     reserve(&dir)?;
     root.sync()?;
     let format = Format::new(system::effective_uid() != 0, options.allow_network_fs);
@@ -66,12 +74,14 @@ pub fn create(layout: Layout, settings: Settings, options: CreateOptions) -> Res
     Ok((store, true))
 }
 
-/// A directory that anybody may list, whatever the umask.
+/// A directory that anybody may list, whatever the umask and whatever the root hands down.
 fn public_dir(parent: &Dir, name: &str) -> Result<Dir> {
     let existed = parent.try_stat(name)?.is_some();
     let dir = parent.ensure_dir(name, PUBLIC_DIR_MODE)?;
     if !existed {
-        file::set_mode(&dir, PUBLIC_DIR_MODE, || dir.path().to_owned())?;
+        // A group that a set-group-id root handed down may be one that this user cannot give to files.
+        dir.set_owner(".", system::effective_uid(), system::effective_gid())?;
+        file::disinherit(&dir, PUBLIC_DIR_MODE, || dir.path().to_owned())?;
     }
     Ok(dir)
 }

@@ -16,6 +16,7 @@ pub mod adoption;
 pub mod catalog;
 pub mod create;
 pub mod published;
+pub mod reclaim;
 pub mod recover;
 pub mod removal;
 pub mod resolve;
@@ -92,6 +93,12 @@ impl Store {
             return Err(two_file_systems(&layout));
         }
         let owner = (stat.uid, stat.gid);
+        // What root makes in a user's store is the user's, who must be able to go on with it.
+        let owned = |dir: Dir| match system::effective_uid() {
+            0 if owner.0 != 0 => dir.for_heir(owner.0, owner.1),
+            _ => dir,
+        };
+        let (root, versions, dir) = (owned(root), owned(versions), owned(dir));
         Ok(Self {
             layout,
             settings,
@@ -217,9 +224,19 @@ impl Store {
     ///
     /// [`Error::Locked`] when the time is over, [`Error::Refused`] if this user or build may not write here.
     pub fn share(&self) -> Result<SharedStore<'_>> {
+        let shared = self.share_to_look()?;
+        check_links(&self.layout, &self.dir, &self.versions)?;
+        Ok(shared)
+    }
+
+    /// The same for a run that writes nothing: not even links are tried.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::share`].
+    pub fn share_to_look(&self) -> Result<SharedStore<'_>> {
         self.check_writable()?;
         let lock = LockFile::open(&self.dir, layout::LOCK)?.lock(LockMode::Shared, self.settings.lock_timeout)?;
-        self.check_links()?;
         Ok(SharedStore { store: self, _lock: Some(lock) })
     }
 
@@ -269,18 +286,21 @@ impl Store {
         }
         Ok(())
     }
+}
 
-    /// Tries whether a link from `store/` to `versions/` can be made: bind mounts split what has one device number.
-    fn check_links(&self) -> Result<()> {
-        let probe = format!(".probe-{}", std::process::id());
-        self.versions.remove_file_if_present(&probe)?;
-        match self.dir.link(layout::LOCK, &self.versions, &probe) {
-            Ok(()) => self.versions.remove_file(&probe),
-            Err(error) if error.is_io(std::io::ErrorKind::CrossesDevices) => Err(two_file_systems(&self.layout)),
-            // No hardlinks at all here: files will be copied, counted and said.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::EMLINK)) => Ok(()),
-            Err(error) => Err(error),
-        }
+/// Begins the name of a file in `versions/` that is made and removed at once.
+pub(super) const PROBE: &str = ".probe-";
+
+/// Tries whether a link from `store/` to `versions/` can be made: bind mounts split what has one device number.
+fn check_links(layout: &Layout, store: &Dir, versions: &Dir) -> Result<()> {
+    let probe = format!("{PROBE}{}", std::process::id());
+    versions.remove_file_if_present(&probe)?;
+    match store.link(layout::LOCK, versions, &probe) {
+        Ok(()) => versions.remove_file_if_present(&probe).map(drop),
+        Err(error) if error.is_io(std::io::ErrorKind::CrossesDevices) => Err(two_file_systems(layout)),
+        // No hardlinks at all here: files will be copied, counted and said.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::EMLINK)) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

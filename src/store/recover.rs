@@ -8,12 +8,14 @@
 //! | manifest, event, no tree anywhere | removed by hand | recorded; the manifest goes unless a role wants it |
 //! | tree in trash, no manifest | died while removing, after the manifest | a missing event is appended, the tree deleted |
 //! | hand-made tree in staging, no manifest | died while adopting | put back into its place |
-//! | entries in staging that nobody builds | died while building | removed |
+//! | entries in staging that nobody builds | died while building | removed; objects: see [`super::reclaim`] |
+//! | a file `.NAME.new` among manifests | died while writing it | removed |
+//! | a file `.probe-N` among versions | died while trying a link | removed |
 //!
 //! What lies in trash and is in use by a process stays there until it no longer is.
 
-use super::SharedStore;
 use super::removal::{Trashed, leave_for_later, wanting};
+use super::{PROBE, SharedStore};
 use crate::error::Result;
 use crate::fsys::{Dir, remove};
 use crate::layout;
@@ -28,6 +30,14 @@ pub struct Leftovers {
     pub names: Vec<(Dir, Vec<u8>)>,
     /// Entries of trash that stay, since processes use them.
     pub in_use: u64,
+}
+
+/// Removes files whose names are of a kind.
+fn remove_files(dir: &Dir, is_of_kind: impl Fn(&[u8]) -> bool) -> Result<()> {
+    for item in dir.items()?.iter().filter(|item| is_of_kind(item.name.as_bytes())) {
+        dir.remove_file_if_present(&item.name)?;
+    }
+    Ok(())
 }
 
 impl SharedStore<'_> {
@@ -50,10 +60,18 @@ impl SharedStore<'_> {
                 self.settle_adoption(&run)?;
             }
         }
-        if self.unsettled()?.is_empty() && self.trash_dir()?.items()?.is_empty() {
+        remove_files(self.versions(), |name| name.starts_with(PROBE.as_bytes()))?;
+        let manifests = self.dir().open_dir(layout::MANIFESTS)?;
+        let half_written = |name: &[u8]| name.starts_with(b".") && name.ends_with(b".new");
+        if self.unsettled()?.is_empty()
+            && self.trash_dir()?.items()?.is_empty()
+            && !manifests.items()?.iter().any(|item| half_written(item.name.as_bytes()))
+        {
             return Ok(());
         }
         let _publishing = self.publish_lock()?;
+        // Under the lock nobody is writing one.
+        remove_files(&manifests, half_written)?;
         // Looked at again: another run may have been publishing.
         for name in self.unsettled()? {
             self.settle(&name)?;
