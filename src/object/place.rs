@@ -52,6 +52,17 @@ pub enum How {
     Copied,
 }
 
+/// Bytes that wait in staging until it is known what object they become. Goes with the run's staging.
+#[derive(Debug)]
+#[must_use = "what is staged takes space until it is placed or discarded"]
+pub struct Staged {
+    /// Their hash.
+    pub content: ContentId,
+    /// How many they are.
+    pub size: u64,
+    name: String,
+}
+
 /// What a new inode is to look like.
 #[derive(Debug, Clone, Copy)]
 pub struct Dress<'a> {
@@ -73,7 +84,7 @@ impl Objects<'_> {
         let Some(recorded) = recorded else { return Ok(None) };
         let name = key.path();
         // A look before reuse: an object that was written to through one of its links must not spread.
-        match self.dir.try_stat(&name)? {
+        match self.look(&name)? {
             Some(stat) if check::by_stat(&stat, key, Some(&recorded)).is_ok() => {}
             _ => return Ok(None),
         }
@@ -88,7 +99,7 @@ impl Objects<'_> {
             None => self.published.lookup(key)?,
         };
         let Some(recorded) = recorded else { return Ok(None) };
-        let stat = self.dir.try_stat(key.path())?;
+        let stat = self.look(&key.path())?;
         Ok(stat.filter(|stat| check::by_stat(stat, key, Some(&recorded)).is_ok()).map(|_| recorded))
     }
 
@@ -123,6 +134,42 @@ impl Objects<'_> {
         };
         let key = ObjectKey { content, class: dress.sealed.class.clone() };
         self.keep_or_link(&made, key, size, How::New, dress, spot)
+    }
+
+    /// Writes a stream aside, hashed, without making an object of it.
+    pub fn stage(
+        &self,
+        from: &mut dyn io::Read,
+        threads: hash::Threads,
+        source_error: &dyn Fn(io::Error) -> Error,
+    ) -> Result<Staged> {
+        let name = self.staging_name();
+        let made = self.staging.create_file(&name, 0o600)?;
+        let mut to = Blamed { file: &made, failed: None };
+        let copied = hash::copy(from, &mut to, threads);
+        match (copied, to.failed) {
+            (_, Some(error)) => Err(Error::io("write", self.staging.path_of(&name), error)),
+            (Err(error), None) => Err(source_error(error)),
+            (Ok((content, size)), None) => Ok(Staged { content, size, name }),
+        }
+    }
+
+    /// Makes an object of what was staged: that very inode, dressed.
+    pub fn place_staged(&self, staged: Staged, dress: Dress<'_>) -> Result<Placed> {
+        let spot = Spot { dir: &self.staging, name: staged.name.as_bytes() };
+        let made = spot.dir.open_file(spot.name)?;
+        // Dressing starts from an inode that was created with its mode.
+        file::set_mode(&made, dress.sealed.metadata.mode, || spot.path())?;
+        let key = ObjectKey { content: staged.content, class: dress.sealed.class.clone() };
+        let placed = self.finish(&made, key, staged.size, How::New, dress, spot)?;
+        self.discard(staged)?;
+        Ok(placed)
+    }
+
+    /// Drops what was staged.
+    #[allow(clippy::needless_pass_by_value)]
+    pub fn discard(&self, staged: Staged) -> Result<()> {
+        self.staging.remove_file(&staged.name)
     }
 
     /// Puts a clone of `source` to a place by sharing its blocks; `None` where the file system cannot.
@@ -238,12 +285,30 @@ impl Objects<'_> {
 
     fn link_in(&self, spot: Spot<'_>, name: &str) -> Result<()> {
         match spot.dir.link(spot.name, &self.dir, name) {
-            Err(error) if error.is_io(io::ErrorKind::NotFound) => {
-                self.dir.ensure_dir(&name[..2], crate::layout::PRIVATE_DIR_MODE)?;
+            Err(error) if is_fan_missing(&error) => {
+                self.make_fan(name)?;
                 spot.dir.link(spot.name, &self.dir, name)
             }
             other => other,
         }
+    }
+
+    /// What stands under an object's name, if anything.
+    fn look(&self, name: &str) -> Result<Option<crate::fsys::Stat>> {
+        match self.dir.try_stat(name) {
+            Err(error) if is_fan_missing(&error) => Ok(None),
+            other => other,
+        }
+    }
+
+    /// Makes the directory that an object's name lies in, in the place of whatever else is there.
+    fn make_fan(&self, name: &str) -> Result<()> {
+        let fan = &name[..2];
+        if self.dir.try_stat(fan)?.is_some_and(|stat| stat.kind != crate::fsys::Kind::Directory) {
+            tracing::warn!(fan, "replacing what stands in the place of a directory of objects");
+            self.dir.remove_file_if_present(fan)?;
+        }
+        self.dir.ensure_dir(fan, crate::layout::PRIVATE_DIR_MODE).map(drop)
     }
 
     /// Links an object to a place; rotates it where its link count is full, copies it where links cannot be made.
@@ -274,8 +339,8 @@ impl Objects<'_> {
         let staged = self.staging_name();
         self.copy_file(made, Spot { dir: &self.staging, name: staged.as_bytes() }, metadata, recorded)?;
         match self.staging.rename_new(&staged, &self.dir, name) {
-            Err(error) if error.is_io(io::ErrorKind::NotFound) => {
-                self.dir.ensure_dir(&name[..2], crate::layout::PRIVATE_DIR_MODE)?;
+            Err(error) if is_fan_missing(&error) => {
+                self.make_fan(name)?;
                 self.staging.rename(&staged, &self.dir, name)
             }
             Err(error) if error.is_io(io::ErrorKind::AlreadyExists) => self.staging.rename(&staged, &self.dir, name),
@@ -384,6 +449,11 @@ impl Objects<'_> {
     pub fn may_have_size(&self, size: u64) -> bool {
         self.published.may_have_size(size)
     }
+}
+
+/// Whether the directory that an object's name lies in is not there, or is none.
+fn is_fan_missing(error: &Error) -> bool {
+    error.is_io(io::ErrorKind::NotFound) || error.is_io(io::ErrorKind::NotADirectory)
 }
 
 /// Tells a failure to write from a failure to read when both pass through one copy.

@@ -80,6 +80,7 @@ pub fn adopt(store: &Store, names: &[VersionName], options: &Options, observer: 
             observer,
             start: Instant::now(),
             private: PrivateFiles::LinkedToSource,
+            made: std::sync::Mutex::default(),
         };
         report.adopted.push(store.in_pool(|| adopt_one(&job))??);
     }

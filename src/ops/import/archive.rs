@@ -2,67 +2,152 @@
 //!
 //! One thread reads and decompresses; small files are hashed and stored by the others meanwhile, big ones on the way.
 //! Contents become objects as they pass. Only when the stream has ended well is the tree made, of links.
+//!
+//! Whether a Python source shares its object with other releases depends on compiled files that may come after it. So
+//! its bytes wait in staging, and become an object when all heads are known.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::pyc::{self, PycHead, PycPolicy};
 use super::tally::Tally;
-use super::{Job, Mode, Passed, Report, Warning, publish};
+use super::{Interruptible, Job, Mode, Passed, Report, Warning, publish};
 use crate::archive::{self, Built, FileId, Input, Member, MemberKind, Summary, TreeBuilder};
 use crate::error::{Error, Result};
 use crate::fsys::{Space, file};
 use crate::hash::{self, Threads};
 use crate::layout;
-use crate::materialise::plan::Contents;
+use crate::materialise::plan::{Contents, Plan, What};
 use crate::materialise::{Inodes, apply, plan};
 use crate::model::{
-    ContentId, Digest, Entry, Metadata, Node, ObjectKey, Placement, PlacementKind, Sealed, Source, SourceKind, TreePath,
+    ContentId, Digest, Entry, Node, ObjectKey, Placement, PlacementKind, Sealed, Source, SourceKind, TreePath,
 };
-use crate::object::place::{Dress, Spot};
+use crate::object::place::{Dress, How, Placed, Spot, Staged};
 use crate::object::{Objects, Published};
 use crate::observe::{self, Stage, Work};
 use crate::staging::{Run, TREE};
 
 /// Bytes of small files that wait to be stored; bounds memory.
 const WAITING_BYTES: u64 = 16 << 20;
+/// What cannot happen to a finished builder's trees.
+const LOST: &str = "a directory of the archive is missing";
 
 /// Imports an archive.
-pub(super) fn import(job: &Job<'_>, input: Input, kind: SourceKind, path: Vec<u8>) -> Result<Report> {
+pub(super) fn import(job: &Job<'_>, input: Input, kind: SourceKind, path: &[u8]) -> Result<Report> {
+    use std::os::unix::ffi::OsStrExt;
+    let named = |error: Error| match error {
+        _ if path.is_empty() => error,
+        Error::Io { verb, path: at, source } if at.as_os_str() == "the archive" => {
+            Error::io(verb, std::ffi::OsStr::from_bytes(path), source)
+        }
+        Error::Source { path: at, problem } if at == b"the archive's beginning" => Error::source(path, problem),
+        other => other,
+    };
     let existing = job.existing()?;
     let published = job.store.published_objects()?;
     let tally = Tally::default();
     job.observer.stage(Stage::Import, None);
     if existing.is_some() || job.options.mode == Mode::DryRun {
-        let intake = Intake::new(job, None, &published, &tally);
-        let (built, summary) = intake.read(input)?;
-        let outcome = existing.map(|existing| publish::same_or_refused(&existing, Digest(built.root))).transpose()?;
-        let passed = passed(&built, &summary, Vec::new(), Vec::new());
+        let (built, summary, facts) = Intake::new(job, None, &tally).read(input).map_err(named)?;
+        let (passed, outcome) = match existing {
+            Some(existing) => {
+                let outcome = publish::same_or_refused(&existing, Digest(built.root))?;
+                (passed(&built, &summary, &tally)?, Some(outcome))
+            }
+            None => {
+                would_place(job, &built, &facts, &published, &tally)?;
+                (passed(&built, &summary, &tally)?, None)
+            }
+        };
         return Ok(job.report(&passed, &tally, outcome));
     }
     let run = Run::begin(&job.store.dir().open_dir(layout::STAGING)?)?;
     let objects = job.objects(&run, &published)?;
-    let intake = Intake::new(job, Some(&objects), &published, &tally);
-    let facts = &intake.facts;
-    let (built, summary) = intake.read(input)?;
-    let facts = facts.lock().unwrap_or_else(PoisonError::into_inner);
-    let placing = Placing { job, objects: &objects, facts: &facts, tally: &tally };
-    let (placements, shared) = placing.placements(&built)?;
-    placing.materialise(&built, &placements, &shared, &run)?;
-    let passed = passed(&built, &summary, placements, shared);
+    let placed = (|| {
+        let (built, summary, facts) = Intake::new(job, Some(&objects), &tally).read(input).map_err(named)?;
+        let mut placing = Placing { job, objects: &objects, facts, tally: &tally };
+        let (placements, shared) = placing.placements(&built)?;
+        placing.materialise(&built, &placements, &shared, &run)?;
+        Ok(Passed { placements, shared, ..passed(&built, &summary, &tally)? })
+    })();
+    job.note_made(&objects);
     job.observer.stage(Stage::Sync, None);
-    job.publish(run, passed, &tally, Source { kind, path })
+    job.publish(run, placed?, &tally, Source { kind, path: path.to_vec() })
 }
 
-fn passed(built: &Built, summary: &Summary, placements: Vec<Placement>, shared: Vec<TreePath>) -> Passed {
+/// Counts for a dry run what a real one would make: each object once.
+fn would_place(job: &Job<'_>, built: &Built, facts: &Facts, published: &dyn Published, tally: &Tally) -> Result<()> {
+    let mut seen = HashSet::new();
+    let walked = built.trees.walk(built.root, |path, entry| {
+        let Node::File { content, size: size @ 1.. } = entry.node else { return Ok::<(), Error>(()) };
+        let kind = kind_of(job, path);
+        let applied = job.store.ownership().apply(&entry.metadata);
+        let pin = facts.pin(path, size, kind);
+        if pin.is_some() {
+            tally.pinned_files.add(1);
+            tally.pinned_bytes.add(size);
+        }
+        tally.private_files.add(u64::from(kind == PlacementKind::Private));
+        let key = ObjectKey { content, class: Sealed::of(&applied, pin.map(|mtime| mtime.0)).class };
+        if published.lookup(&key)?.is_none() && seen.insert(key) {
+            tally.new_objects.add(1);
+            tally.new_bytes.add(size);
+        } else {
+            tally.linked_files.add(1);
+        }
+        Ok(())
+    })?;
+    walked.map_err(|tree| Error::source(tree.to_hex(), LOST))
+}
+
+/// What a tree takes when its objects are there.
+fn need_of(plan: &Plan, space: &Space) -> super::preflight::Need {
+    let directories = plan.directories.len() as u64;
+    let mut need = super::preflight::Need { bytes: directories * space.block_bytes, inodes: directories };
+    for file in plan.directories.iter().flat_map(|directory| &directory.files) {
+        let (bytes, inodes) = match &file.what {
+            What::Object { .. } => (0, 0),
+            What::Private { recorded, .. } => (space.rounded(recorded.size), 1),
+            What::Empty { .. } => (0, 1),
+            // A short target lies in the inode itself.
+            What::Symlink { target, .. } if target.len() < 60 => (0, 1),
+            What::Symlink { target, .. } => (space.rounded(target.len() as u64), 1),
+        };
+        need = need.and(super::preflight::Need { bytes, inodes });
+    }
+    need
+}
+
+/// How the configuration wants a path to be placed.
+fn kind_of(job: &Job<'_>, path: &TreePath) -> PlacementKind {
+    if job.options.shared.covers(path) {
+        PlacementKind::Shared
+    } else if job.options.private.covers(path) {
+        PlacementKind::Private
+    } else {
+        PlacementKind::Object
+    }
+}
+
+/// Counts what the archive holds; each name of a hard link counts, as it does in a directory.
+fn passed(built: &Built, summary: &Summary, tally: &Tally) -> Result<Passed> {
     let mut directories = 0;
-    let counted = built.trees.walk(built.root, |_, entry| {
-        directories += u64::from(matches!(entry.node, Node::Directory { .. }));
-        Ok::<(), std::convert::Infallible>(())
-    });
-    debug_assert!(counted.is_ok_and(|walked| walked.is_ok()), "a builder gives whole trees");
+    let walked = built.trees.walk(built.root, |_, entry| {
+        match entry.node {
+            Node::Directory { .. } => directories += 1,
+            Node::Symlink { .. } => tally.symlinks.add(1),
+            Node::File { size, .. } => {
+                tally.files.add(1);
+                tally.total_bytes.add(size);
+                let gives_rights = entry.metadata.mode & 0o6000 != 0 || entry.metadata.xattrs.has_capability();
+                tally.setid_files.add(u64::from(gives_rights));
+            }
+        }
+        Ok::<(), Error>(())
+    })?;
+    walked.map_err(|tree| Error::source(tree.to_hex(), LOST))?;
     let mut warnings: Vec<Warning> = summary
         .warnings
         .iter()
@@ -76,7 +161,8 @@ fn passed(built: &Built, summary: &Summary, placements: Vec<Placement>, shared: 
         let message = format!("{} more warnings of these kinds", summary.further_warnings);
         warnings.push(Warning { kind: "skipped", path: None, message });
     }
-    Passed { root: built.root, trees: built.trees.clone(), placements, shared, directories, warnings }
+    let (placements, shared) = (Vec::new(), Vec::new());
+    Ok(Passed { root: built.root, trees: built.trees.clone(), placements, shared, directories, warnings })
 }
 
 /// What the tree does not say and placing needs.
@@ -86,34 +172,60 @@ struct Facts {
     mtimes: HashMap<TreePath, (i64, u32)>,
     /// Heads of compiled files by the path of their source.
     heads: HashMap<TreePath, Vec<PycHead>>,
+    /// Python sources that wait to become objects.
+    waiting: HashMap<ContentId, Waiting>,
+}
+
+/// Bytes that wait in staging, or the first object that was made of them.
+#[derive(Debug)]
+enum Waiting {
+    Staged(Staged),
+    Made(ObjectKey),
+}
+
+impl Facts {
+    /// The modification time that a Python source has to keep for its compiled file.
+    fn pin(&self, path: &TreePath, size: u64, kind: PlacementKind) -> Option<(i64, u32)> {
+        let mtime = *self.mtimes.get(path).filter(|_| kind == PlacementKind::Object)?;
+        let heads = self.heads.get(path)?;
+        heads.iter().any(|head| head.fits(mtime.0, size)).then_some(mtime)
+    }
 }
 
 struct Intake<'a> {
     job: &'a Job<'a>,
     objects: Option<&'a Objects<'a>>,
-    published: &'a dyn Published,
     tally: &'a Tally,
     facts: Mutex<Facts>,
     stored: Mutex<Vec<(FileId, ContentId)>>,
-    waiting: AtomicU64,
+    waiting_bytes: AtomicU64,
     failure: OnceLock<Error>,
 }
 
+/// A file as it comes out of the archive.
+struct Incoming<'m> {
+    id: FileId,
+    path: &'m TreePath,
+    sealed: Sealed,
+    mtime: (i64, u32),
+    /// Whether it waits until all heads of compiled files are known.
+    waits: bool,
+}
+
 impl<'a> Intake<'a> {
-    fn new(job: &'a Job<'a>, objects: Option<&'a Objects<'a>>, published: &'a dyn Published, tally: &'a Tally) -> Self {
+    fn new(job: &'a Job<'a>, objects: Option<&'a Objects<'a>>, tally: &'a Tally) -> Self {
         Self {
             job,
             objects,
-            published,
             tally,
             facts: Mutex::default(),
             stored: Mutex::default(),
-            waiting: AtomicU64::new(0),
+            waiting_bytes: AtomicU64::new(0),
             failure: OnceLock::new(),
         }
     }
 
-    fn read(&self, input: Input) -> Result<(Built, Summary)> {
+    fn read(self, input: Input) -> Result<(Built, Summary, Facts)> {
         let mut builder = TreeBuilder::new(&self.job.options.limits);
         if let Some((uid, gid)) = self.job.options.owner {
             builder = builder.owned_by(uid, gid);
@@ -121,14 +233,20 @@ impl<'a> Intake<'a> {
         let read = rayon::in_place_scope(|scope| {
             archive::read(input, &self.job.options.limits, &mut builder, &mut |member| self.take(scope, member))
         });
-        let summary = match (self.failure.get().is_some(), read) {
-            (false, read) => read?,
-            (true, _) => Err(Error::Interrupted)?,
+        // What a helping thread failed with is why the reading one stopped.
+        let summary = match self.failure.into_inner() {
+            Some(failure) => return Err(failure),
+            // However the reader was told to stop, the user asked for it.
+            None => read.map_err(|error| if self.job.observer.interrupted() { Error::Interrupted } else { error })?,
         };
-        for (file, content) in self.stored.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for (file, content) in self.stored.into_inner().unwrap_or_else(PoisonError::into_inner) {
             builder.store(file, content);
         }
-        Ok((builder.finish()?, summary))
+        Ok((builder.finish()?, summary, self.facts.into_inner().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take<'s>(&'s self, scope: &rayon::Scope<'s>, member: Member<'_>) -> Result<Option<ContentId>> {
@@ -136,13 +254,24 @@ impl<'a> Intake<'a> {
         self.job.observer.work(Work::Files, 1);
         let mtime = self.job.rules().mtime(member.mtime.map_or((0, 0), |mtime| (mtime.seconds, mtime.nanoseconds)));
         match member.kind {
-            MemberKind::Directory | MemberKind::HardLink { .. } => Ok(None),
-            MemberKind::Symlink { .. } => {
-                self.tally.symlinks.add(1);
+            MemberKind::Directory => Ok(None),
+            MemberKind::HardLink { target } => {
+                // Another name for the same inode, so the same time.
+                let mut facts = self.facts();
+                if let Some(mtime) = facts.mtimes.get(target).copied() {
+                    facts.mtimes.insert(member.path.clone(), mtime);
+                }
                 Ok(None)
             }
+            MemberKind::Symlink { .. } => Ok(None),
             MemberKind::File { id, size, reader } => {
-                self.take_file(scope, member.path, member.metadata, mtime, (id, size, reader))
+                let python = member.path.as_bytes().ends_with(b".py");
+                let waits = python && self.job.options.pyc == PycPolicy::Pin;
+                if size == 0 || python {
+                    self.facts().mtimes.insert(member.path.clone(), mtime);
+                }
+                let sealed = Sealed::of(&self.job.store.ownership().apply(member.metadata), None);
+                self.take_file(scope, Incoming { id, path: member.path, sealed, mtime, waits }, size, reader)
             }
         }
     }
@@ -150,37 +279,32 @@ impl<'a> Intake<'a> {
     fn take_file<'s>(
         &'s self,
         scope: &rayon::Scope<'s>,
-        path: &TreePath,
-        metadata: &Metadata,
-        mtime: (i64, u32),
-        (id, size, reader): (FileId, u64, &mut dyn Read),
+        incoming: Incoming<'_>,
+        size: u64,
+        reader: &mut dyn Read,
     ) -> Result<Option<ContentId>> {
-        self.tally.files.add(1);
-        self.tally.total_bytes.add(size);
-        if metadata.mode & 0o6000 != 0 || metadata.xattrs.has_capability() {
-            self.tally.setid_files.add(1);
+        if size == 0 {
+            return Ok(Some(ContentId::empty()));
         }
+        self.room_for(size)?;
+        let Incoming { id, path, sealed, mtime, waits } = incoming;
         let unreadable = |error: std::io::Error| match error.downcast::<Error>() {
             Ok(error) => error,
             Err(error) => Error::source(path, format!("cannot read it: {error}")),
         };
-        if size == 0 || path.as_bytes().ends_with(b".py") {
-            self.facts.lock().unwrap_or_else(PoisonError::into_inner).mtimes.insert(path.clone(), mtime);
-        }
-        if size == 0 {
-            return Ok(Some(ContentId::empty()));
-        }
-        let sealed = Sealed::of(&self.job.store.ownership().apply(metadata), None);
         if size > hash::WHOLE_BYTES {
+            let mut head = Vec::new();
+            reader.take(pyc::HEAD_BYTES as u64).read_to_end(&mut head).map_err(unreadable)?;
+            self.note_head(path, &head);
+            let mut whole = Interruptible::new(Read::chain(&*head, reader), self.job.observer);
             let dress = Dress { sealed: &sealed, mtime, threads: Threads::One };
-            return self.store_stream(size, reader, dress, &unreadable).map(Some);
+            return self.store_stream(&mut whole, dress, waits, &unreadable).map(Some);
         }
-        self.room_for(size)?;
         let mut bytes = Vec::new();
         reader.read_to_end(&mut bytes).map_err(unreadable)?;
         self.note_head(path, &bytes);
         // Let the others catch up before memory fills; this thread helps where it can.
-        while self.waiting.load(Ordering::Acquire) > WAITING_BYTES && self.failure.get().is_none() {
+        while self.waiting_bytes.load(Ordering::Acquire) > WAITING_BYTES && self.failure.get().is_none() {
             if rayon::yield_now() != Some(rayon::Yield::Executed) {
                 std::thread::sleep(std::time::Duration::from_micros(50));
             }
@@ -188,14 +312,14 @@ impl<'a> Intake<'a> {
         if self.failure.get().is_some() {
             return Err(Error::Interrupted);
         }
-        self.waiting.fetch_add(size, Ordering::AcqRel);
+        self.waiting_bytes.fetch_add(size, Ordering::AcqRel);
         scope.spawn(move |_| {
             let dress = Dress { sealed: &sealed, mtime, threads: Threads::One };
-            match self.store_bytes(&bytes, dress) {
+            match self.store_bytes(&bytes, dress, waits) {
                 Ok(content) => self.stored.lock().unwrap_or_else(PoisonError::into_inner).push((id, content)),
                 Err(error) => drop(self.failure.set(error)),
             }
-            self.waiting.fetch_sub(size, Ordering::AcqRel);
+            self.waiting_bytes.fetch_sub(size, Ordering::AcqRel);
         });
         Ok(None)
     }
@@ -210,33 +334,39 @@ impl<'a> Intake<'a> {
         super::preflight::Need { bytes: space.rounded(size), inodes: 1 }.check(root, &space, minimum)
     }
 
-    fn store_bytes(&self, bytes: &[u8], dress: Dress<'_>) -> Result<ContentId> {
+    fn store_bytes(&self, bytes: &[u8], dress: Dress<'_>, waits: bool) -> Result<ContentId> {
         let content = ContentId::of(bytes);
-        match self.objects {
-            Some(objects) => {
-                let (dir, name) = objects.aside();
-                let placed = objects.place_bytes(bytes, content, dress, Spot { dir, name: name.as_bytes() })?;
-                dir.remove_file(&name)?;
-                self.placed(&placed);
+        let Some(objects) = self.objects else { return Ok(content) };
+        if waits {
+            if !self.waits_for_nothing(objects, content, dress)? {
+                let staged = objects.stage(&mut &*bytes, Threads::One, &|error| Error::io("read", "memory", error))?;
+                self.wait(objects, staged)?;
             }
-            None => self.would_place(content, dress, bytes.len() as u64)?,
+            return Ok(content);
         }
+        let (dir, name) = objects.aside();
+        let placed = objects.place_bytes(bytes, content, dress, Spot { dir, name: name.as_bytes() })?;
+        dir.remove_file(&name)?;
+        self.placed(&placed);
         Ok(content)
     }
 
     fn store_stream(
         &self,
-        size: u64,
         reader: &mut dyn Read,
         dress: Dress<'_>,
+        waits: bool,
         unreadable: &dyn Fn(std::io::Error) -> Error,
     ) -> Result<ContentId> {
-        self.room_for(size)?;
         let Some(objects) = self.objects else {
-            let (content, _) = hash::stream(reader, dress.threads).map_err(unreadable)?;
-            self.would_place(content, dress, size)?;
-            return Ok(content);
+            return Ok(hash::stream(reader, dress.threads).map_err(unreadable)?.0);
         };
+        if waits {
+            let staged = objects.stage(reader, dress.threads, unreadable)?;
+            let content = staged.content;
+            self.wait(objects, staged)?;
+            return Ok(content);
+        }
         let (dir, name) = objects.aside();
         let placed = objects.place_stream(reader, dress, Spot { dir, name: name.as_bytes() }, unreadable)?;
         dir.remove_file(&name)?;
@@ -244,23 +374,41 @@ impl<'a> Intake<'a> {
         Ok(placed.key.content)
     }
 
-    fn placed(&self, placed: &crate::object::place::Placed) {
-        self.tally.placed(placed);
-        if !matches!(placed.how, crate::object::place::How::Linked) {
-            self.job.observer.work(Work::WrittenBytes, placed.recorded.size);
+    /// Whether an object with these bytes is there already, from which any other can be made.
+    fn waits_for_nothing(&self, objects: &Objects<'_>, content: ContentId, dress: Dress<'_>) -> Result<bool> {
+        if self.facts().waiting.contains_key(&content) {
+            return Ok(true);
         }
+        let mut class = dress.sealed.class.clone();
+        for mtime in [None, Some(dress.mtime.0)] {
+            class.mtime = mtime;
+            let key = ObjectKey { content, class: class.clone() };
+            if objects.is_known(&key)?.is_some() {
+                self.facts().waiting.insert(content, Waiting::Made(key));
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
-    /// Counts for a dry run: the first of equal contents is new.
-    fn would_place(&self, content: ContentId, dress: Dress<'_>, size: u64) -> Result<()> {
-        let key = ObjectKey { content, class: dress.sealed.class.clone() };
-        if self.published.lookup(&key)?.is_some() {
-            self.tally.linked_files.add(1);
-        } else {
-            self.tally.new_objects.add(1);
-            self.tally.new_bytes.add(size);
+    /// Keeps the first of equal contents.
+    fn wait(&self, objects: &Objects<'_>, staged: Staged) -> Result<()> {
+        use std::collections::hash_map::Entry::{Occupied, Vacant};
+        let superfluous = match self.facts().waiting.entry(staged.content) {
+            Occupied(_) => staged,
+            Vacant(vacant) => {
+                vacant.insert(Waiting::Staged(staged));
+                return Ok(());
+            }
+        };
+        objects.discard(superfluous)
+    }
+
+    fn placed(&self, placed: &Placed) {
+        self.tally.placed(placed);
+        if !matches!(placed.how, How::Linked) {
+            self.job.observer.work(Work::WrittenBytes, placed.recorded.size);
         }
-        Ok(())
     }
 
     fn note_head(&self, path: &TreePath, bytes: &[u8]) {
@@ -273,7 +421,7 @@ impl<'a> Intake<'a> {
             && let Some(head) = PycHead::parse(bytes)
             && let Ok(path) = TreePath::parse(&[above.join(&b'/'), source].join(&b'/'))
         {
-            self.facts.lock().unwrap_or_else(PoisonError::into_inner).heads.entry(path).or_default().push(head);
+            self.facts().heads.entry(path).or_default().push(head);
         }
     }
 }
@@ -282,57 +430,72 @@ impl<'a> Intake<'a> {
 struct Placing<'a> {
     job: &'a Job<'a>,
     objects: &'a Objects<'a>,
-    facts: &'a Facts,
+    facts: Facts,
     tally: &'a Tally,
 }
 
 impl Placing<'_> {
-    /// Decides how each file is placed.
-    fn placements(&self, built: &Built) -> Result<(Vec<Placement>, Vec<TreePath>)> {
+    /// Decides how each file is placed, and makes objects of what waited for that.
+    fn placements(&mut self, built: &Built) -> Result<(Vec<Placement>, Vec<TreePath>)> {
         let (mut placements, mut shared) = (Vec::new(), Vec::new());
         let options = self.job.options;
         let walked = built.trees.walk(built.root, |path, entry| {
-            let covering = options.shared.covering(path);
-            if covering.as_ref() == Some(path) {
+            if options.shared.covering(path).as_ref() == Some(path) {
                 shared.push(path.clone());
             }
-            if let Node::File { content, size: 1.. } = entry.node {
-                let kind = match covering {
-                    Some(_) => PlacementKind::Shared,
-                    None if options.private.covers(path) => PlacementKind::Private,
-                    None => PlacementKind::Object,
-                };
-                placements.push(self.placement(path, entry, content, kind)?);
+            if let Node::File { content, size: size @ 1.. } = entry.node {
+                placements.push(self.placement(path, entry, content, size)?);
             }
             Ok::<(), Error>(())
         })?;
-        match walked {
-            Ok(()) => Ok((placements, shared)),
-            Err(tree) => Err(Error::source(tree.to_hex(), "a directory of the archive is missing")),
-        }
+        walked.map_err(|tree| Error::source(tree.to_hex(), LOST))?;
+        // Each object was made for one name; every other name is a link.
+        let made = self.tally.new_objects.get() + self.tally.copied_files.get();
+        self.tally.linked_files.set((placements.len() as u64).saturating_sub(made));
+        Ok((placements, shared))
     }
 
-    fn placement(&self, path: &TreePath, entry: &Entry, content: ContentId, kind: PlacementKind) -> Result<Placement> {
+    fn placement(&mut self, path: &TreePath, entry: &Entry, content: ContentId, size: u64) -> Result<Placement> {
+        let kind = kind_of(self.job, path);
         let applied = self.job.store.ownership().apply(&entry.metadata);
-        let plain = ObjectKey { content, class: Sealed::of(&applied, None).class };
-        let recorded = self.objects.is_known(&plain)?.ok_or_else(|| {
-            Error::corrupt("object", self.objects.path_of(&plain), "it was stored just now and is not as recorded")
-        })?;
+        let pin = self.facts.pin(path, size, kind);
+        let sealed = Sealed::of(&applied, pin.map(|mtime| mtime.0));
+        let key = ObjectKey { content, class: sealed.class.clone() };
         let mtime = self.facts.mtimes.get(path).copied();
-        let fits = |mtime: (i64, u32)| {
-            self.facts.heads.get(path).is_some_and(|heads| heads.iter().any(|head| head.fits(mtime.0, recorded.size)))
-        };
-        let (kind, mtime) = match mtime {
-            Some(mtime) if kind == PlacementKind::Object && fits(mtime) => {
-                let sealed = Sealed::of(&applied, Some(mtime.0));
-                let placed = self.objects.derive(&plain, Dress { sealed: &sealed, mtime, threads: Threads::One })?;
-                self.tally.pinned_files.add(1);
-                self.tally.pinned_bytes.add(recorded.size);
-                (PlacementKind::PinnedMtime, placed.recorded.mtime)
+        let recorded = match (self.objects.is_known(&key)?, self.facts.waiting.remove(&content)) {
+            (Some(recorded), waiting) => {
+                self.facts.waiting.extend(waiting.map(|waiting| (content, waiting)));
+                recorded
             }
-            _ => (kind, recorded.mtime),
+            (None, Some(waiting)) => {
+                let mtime = mtime.unwrap_or_else(|| self.job.rules().mtime((0, 0)));
+                let dress = Dress { sealed: &sealed, mtime, threads: Threads::One };
+                let placed = match waiting {
+                    Waiting::Staged(staged) => self.objects.place_staged(staged, dress)?,
+                    Waiting::Made(from) => self.objects.derive(&from, dress)?,
+                };
+                self.facts.waiting.insert(content, Waiting::Made(placed.key.clone()));
+                self.tally.placed(&placed);
+                placed.recorded
+            }
+            (None, None) => {
+                return Err(Error::corrupt(
+                    "object",
+                    self.objects.path_of(&key),
+                    "it was stored just now and is not as recorded",
+                ));
+            }
         };
-        Ok(Placement { kind, mtime_seconds: mtime.0, mtime_nanoseconds: mtime.1 })
+        let kind = match pin {
+            Some(_) => {
+                self.tally.pinned_files.add(1);
+                self.tally.pinned_bytes.add(size);
+                PlacementKind::PinnedMtime
+            }
+            None => kind,
+        };
+        self.tally.private_files.add(u64::from(kind == PlacementKind::Private));
+        Ok(Placement { kind, mtime_seconds: recorded.mtime.0, mtime_nanoseconds: recorded.mtime.1 })
     }
 
     fn materialise(&self, built: &Built, placements: &[Placement], shared: &[TreePath], run: &Run) -> Result<()> {
@@ -343,21 +506,42 @@ impl Placing<'_> {
             shared,
             ownership: self.job.store.ownership(),
         };
-        let plan = plan(contents).ok_or_else(|| Error::source("", "the archive's trees are not whole"))?;
+        let mut plan = plan(contents).ok_or_else(|| Error::source("", "the archive's trees are not whole"))?;
+        self.open_private(built, &mut plan)?;
         let names: u64 = plan.directories.iter().map(|directory| directory.files.len() as u64).sum();
         self.job.observer.stage(Stage::Materialise, Some(names));
         let space = Space::of(self.job.store.root())?;
-        let directories = plan.directories.len() as u64;
-        super::preflight::Need { bytes: directories * space.block_bytes, inodes: directories }.check(
-            self.job.store.root(),
-            &space,
-            self.job.options.minimum_free_bytes,
-        )?;
+        need_of(&plan, &space).check(self.job.store.root(), &space, self.job.options.minimum_free_bytes)?;
         let tree = run.dir().create_dir(TREE, layout::PUBLIC_DIR_MODE)?;
         file::set_mode(&tree, layout::PUBLIC_DIR_MODE, || tree.path().to_owned())?;
         let now = (crate::fsys::system::file_time_now().0, 0);
         let empty_mtime = |path: &TreePath| self.facts.mtimes.get(path).copied().unwrap_or(now);
         apply(&plan, self.objects, Inodes::Shared, tree, &empty_mtime, self.job.observer)?;
+        Ok(())
+    }
+    /// Leaves an empty file writable where a service is to write it: manifests place only what has bytes, so the plan
+    /// does not know.
+    fn open_private(&self, built: &Built, plan: &mut Plan) -> Result<()> {
+        if self.job.options.private.is_empty() {
+            return Ok(());
+        }
+        let mut open = HashMap::new();
+        let walked = built.trees.walk(built.root, |path, entry| {
+            if matches!(entry.node, Node::File { size: 0, .. }) && kind_of(self.job, path) == PlacementKind::Private {
+                open.insert(path.clone(), self.job.store.ownership().apply(&entry.metadata));
+            }
+            Ok::<(), Error>(())
+        })?;
+        walked.map_err(|tree| Error::source(tree.to_hex(), LOST))?;
+        for directory in &mut plan.directories {
+            for file in &mut directory.files {
+                if let What::Empty { metadata } = &mut file.what
+                    && let Some(applied) = open.remove(&directory.path.join(&file.name))
+                {
+                    *metadata = applied;
+                }
+            }
+        }
         Ok(())
     }
 }

@@ -10,12 +10,14 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
+use super::Interruptible;
 use super::pyc::{self, PycHead, PycPolicy};
 use super::tally::Tally;
 use crate::error::{Error, Result};
 use crate::fsys::dir::stat_file;
-use crate::fsys::{Dir, Kind, Stat, file};
+use crate::fsys::{Dir, Kind, Stat, file, system};
 use crate::hash::{self, Threads};
 use crate::materialise::apply::may_be_dressed_early;
 use crate::materialise::plan::shared_target;
@@ -33,6 +35,9 @@ use crate::scan::{Scan, ScanFile, in_source};
 const BIG_BYTES: u64 = 32 << 20;
 /// How often a file that changes while it is read is read again.
 const READ_ATTEMPTS: usize = 3;
+
+/// File times are as coarse as the kernel's tick: ten milliseconds at most.
+const TICK_NANOSECONDS: u64 = 20_000_000;
 
 /// What does not change during the pass.
 pub(super) struct Ingest<'a> {
@@ -112,8 +117,9 @@ struct Pass<'a> {
     done: Vec<OnceLock<Done>>,
     /// Big files, to be dealt with at the end.
     big: Mutex<Vec<Big>>,
-    /// Directories whose metadata would change what is made in them later.
-    late: Mutex<Vec<(Arc<Dir>, Metadata)>>,
+    /// Directories whose metadata would change what is made in them later. By position: a handle for each could be
+    /// more than a process may have.
+    late: Mutex<Vec<(usize, Metadata)>>,
     shared: Mutex<Vec<TreePath>>,
     read: Mutex<Vec<(Stat, ContentId)>>,
     needed: Mutex<HashMap<ObjectKey, u64>>,
@@ -152,7 +158,8 @@ pub(super) fn run(ingest: &Ingest<'_>, source: &Dir, target: Option<Dir>) -> Res
         needed: Mutex::default(),
         failure: OnceLock::new(),
     };
-    let top = Sides { source: Arc::new(source.try_clone()?), target: target.map(Arc::new), shared: false };
+    let target = target.map(Arc::new);
+    let top = Sides { source: Arc::new(source.try_clone()?), target: target.clone(), shared: false };
     rayon::scope(|scope| pass.start(scope, 0, top));
     let mut late_files = Vec::new();
     for big in inner(pass.big) {
@@ -170,9 +177,12 @@ pub(super) fn run(ingest: &Ingest<'_>, source: &Dir, target: Option<Dir>) -> Res
     if let Some(error) = pass.failure.into_inner() {
         return Err(error);
     }
-    if let Some(objects) = ingest.objects {
+    if let (Some(objects), Some(target)) = (ingest.objects, target) {
+        let mut late = inner(pass.late);
+        late.sort_unstable_by_key(|(at, _)| *at);
         // Deepest first: a directory that may not be entered any longer comes after what is in it.
-        for (dir, metadata) in inner(pass.late).into_iter().rev() {
+        for (at, metadata) in late.into_iter().rev() {
+            let dir = target.open_below(&ingest.scan.directories[at].path)?;
             dress_directory(&dir, &metadata, objects)?;
         }
     }
@@ -236,7 +246,7 @@ impl<'a> Pass<'a> {
         if let Some(target) = &sides.target
             && at != 0
         {
-            self.dress(target, &done.metadata)?;
+            self.dress(at, target, &done.metadata)?;
         }
         drop(self.done[at].set(done));
         for (child, sides) in inner_sides {
@@ -253,11 +263,13 @@ impl<'a> Pass<'a> {
     fn open_child(&self, child: usize, sides: &Sides) -> Result<Sides> {
         let directory = &self.ingest.scan.directories[child];
         let name = directory.path.components().last().unwrap_or_default();
-        let Some(target) = &sides.target else { return Ok(sides.clone()) };
-        if self.ingest.rules.shared.matches(&directory.path) {
-            self.link_shared(&directory.path, target, name)?;
+        if !sides.shared && self.ingest.rules.shared.matches(&directory.path) {
+            if let Some(target) = &sides.target {
+                self.link_shared(&directory.path, target, name, &directory.stat)?;
+            }
             return Ok(Sides { source: Arc::clone(&sides.source), target: None, shared: true });
         }
+        let Some(target) = &sides.target else { return Ok(sides.clone()) };
         let (uid, gid) = self.ingest.rules.owner.unwrap_or((directory.stat.uid, directory.stat.gid));
         let applied = self.ingest.ownership.apply(&Metadata::new(directory.stat.mode, uid, gid));
         let mode = if may_be_dressed_early(&applied) { applied.mode } else { 0o700 };
@@ -274,8 +286,13 @@ impl<'a> Pass<'a> {
         Ok(Sides { source: Arc::new(source), target: target.map(Arc::new), shared: parent.shared })
     }
 
-    fn link_shared(&self, path: &TreePath, target: &Dir, name: &[u8]) -> Result<()> {
+    fn link_shared(&self, path: &TreePath, target: &Dir, name: &[u8], stat: &Stat) -> Result<()> {
         target.symlink(shared_target(path), name)?;
+        let (uid, gid) = self.ingest.rules.owner.unwrap_or((stat.uid, stat.gid));
+        let applied = self.ingest.ownership.apply(&Metadata::new(0o777, uid, gid));
+        if !self.ingest.objects.is_some_and(|objects| objects.fresh().belongs_to(applied.uid, applied.gid)) {
+            target.set_owner(name, applied.uid, applied.gid)?;
+        }
         locked(&self.shared).push(path.clone());
         Ok(())
     }
@@ -291,9 +308,10 @@ impl<'a> Pass<'a> {
             let mut target = sides.target.as_deref();
             let kind = if sides.shared {
                 PlacementKind::Shared
-            } else if let Some(dir) = target.filter(|_| ingest.rules.shared.matches(&path)) {
-                self.link_shared(&path, dir, file.name.as_bytes())?;
-                target = None;
+            } else if ingest.rules.shared.matches(&path) {
+                if let Some(dir) = target.take() {
+                    self.link_shared(&path, dir, file.name.as_bytes(), &file.stat)?;
+                }
                 PlacementKind::Shared
             } else if ingest.rules.private.covers(&path) {
                 PlacementKind::Private
@@ -332,15 +350,23 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn dress(&self, target: &Arc<Dir>, recorded: &Metadata) -> Result<()> {
+    fn dress(&self, at: usize, target: &Dir, recorded: &Metadata) -> Result<()> {
         let Some(objects) = self.ingest.objects else { return Ok(()) };
         let applied = self.ingest.ownership.apply(recorded);
         if may_be_dressed_early(&applied) {
-            return file::dress(&**target, &applied, objects.fresh(), || target.path().to_owned());
+            return file::dress(target, &applied, objects.fresh(), || target.path().to_owned());
         }
-        locked(&self.late).push((Arc::clone(target), applied));
+        locked(&self.late).push((at, applied));
         Ok(())
     }
+}
+
+/// Whether an inode changed so lately that its times would be the same after another change.
+fn just_changed(stat: &Stat) -> bool {
+    let nanoseconds = |time: (i64, u32)| i128::from(time.0) * 1_000_000_000 + i128::from(time.1);
+    let age = nanoseconds(system::file_time_now()) - nanoseconds(stat.ctime);
+    // Times that lie ahead are a clock that was set back.
+    age.unsigned_abs() < u128::from(TICK_NANOSECONDS)
 }
 
 /// What is needed for one file.
@@ -390,12 +416,27 @@ impl One<'_> {
         }
         let opened = source.open_file(&file.name).map_err(|error| self.error(file, &error))?;
         let mut before = file.stat;
-        for attempt in 0..READ_ATTEMPTS {
-            if attempt > 0 {
+        for round in 0..READ_ATTEMPTS {
+            if round > 0 {
                 rewind(&opened).map_err(|error| self.error(file, &Error::io("read", "", error)))?;
             }
-            let attempt = self.read_once(&opened, target, file, &before, kind, heads)?;
+            if just_changed(&before) {
+                // What is written to it in the same tick would not show.
+                std::thread::sleep(Duration::from_millis(TICK_NANOSECONDS / 1_000_000));
+                let now =
+                    stat_file(&opened, || source.path_of(&file.name)).map_err(|error| self.error(file, &error))?;
+                if now.kind == Kind::File && !before.unchanged(&now) {
+                    before = now;
+                    continue;
+                }
+            }
+            let attempt = self.read_once(&opened, target, file, &before, kind, heads);
             let after = stat_file(&opened, || source.path_of(&file.name)).map_err(|error| self.error(file, &error))?;
+            if after.kind != Kind::File {
+                // Something else took its name between looking and opening.
+                break;
+            }
+            let attempt = attempt?;
             if before.unchanged(&after)
                 && let Some(attempt) = attempt
             {
@@ -404,12 +445,10 @@ impl One<'_> {
             if let (Some(target), Some(_)) = (target, self.ingest.objects) {
                 target.remove_file_if_present(&file.name)?;
             }
-            if after.kind != Kind::File {
-                break;
-            }
             before = after;
         }
-        Err(Error::source(self.path.join(&file.name), "changed while it was being read"))
+        let problem = "changed while it was being read; import a copy, or when nobody writes to it any longer";
+        Err(Error::source(self.path.join(&file.name), problem))
     }
 
     /// Deals with a file whose bytes are known without reading them.
@@ -430,7 +469,7 @@ impl One<'_> {
             return Ok(None);
         };
         let metadata = self.metadata(&file.stat, Xattrs::none());
-        let sealed = self.seal(&metadata, file, &file.stat, heads);
+        let sealed = self.seal(&metadata, file, &file.stat, kind, heads);
         let key = ObjectKey { content, class: sealed.class.clone() };
         let placed = match (self.ingest.objects, target) {
             (Some(objects), Some(dir)) => objects.place_known(&key, Spot { dir, name: file.name.as_bytes() })?,
@@ -442,14 +481,23 @@ impl One<'_> {
         };
         let Some(placed) = placed else { return Ok(None) };
         self.ingest.tally.unread_files.add(1);
-        let attempt = Attempt { content, size: file.stat.size, metadata, placed: Some(placed) };
+        let pinned = placed.key.class.mtime.is_some();
+        let attempt = Attempt { content, size: file.stat.size, metadata, pinned, placed: Some(placed) };
         self.finish(None, target, file, &file.stat, attempt, kind).map(Some)
     }
 
-    fn seal(&self, metadata: &Metadata, file: &ScanFile, stat: &Stat, heads: Option<&Vec<PycHead>>) -> Sealed {
+    fn seal(
+        &self,
+        metadata: &Metadata,
+        file: &ScanFile,
+        stat: &Stat,
+        kind: PlacementKind,
+        heads: Option<&Vec<PycHead>>,
+    ) -> Sealed {
         let fits = |heads: &Vec<PycHead>| heads.iter().any(|head| head.fits(stat.mtime.0, stat.size));
-        let kept = self.ingest.rules.mtime(stat.mtime) == stat.mtime;
-        let pinned = stat.size > 0 && kept && file.name.as_bytes().ends_with(b".py") && heads.is_some_and(fits);
+        let kept = self.ingest.rules.mtime(stat.mtime).0 == stat.mtime.0;
+        let source = kind == PlacementKind::Object && stat.size > 0 && file.name.as_bytes().ends_with(b".py");
+        let pinned = source && kept && heads.is_some_and(fits);
         Sealed::of(&self.ingest.ownership.apply(metadata), pinned.then_some(stat.mtime.0))
     }
 
@@ -463,19 +511,24 @@ impl One<'_> {
         kind: PlacementKind,
         heads: Option<&Vec<PycHead>>,
     ) -> Result<Option<Attempt>> {
-        let unreadable = |error: std::io::Error| self.error(file, &Error::io("read", std::path::Path::new(""), error));
+        let unreadable = |error: std::io::Error| match error.downcast::<Error>() {
+            Ok(error) => error,
+            Err(error) => self.error(file, &Error::io("read", std::path::Path::new(""), error)),
+        };
         let path = || std::path::PathBuf::new();
         let xattrs = file::xattrs(opened, path).map_err(|error| self.error(file, &error))?;
         let metadata = self.metadata(stat, xattrs);
-        let sealed = self.seal(&metadata, file, stat, heads);
+        let sealed = self.seal(&metadata, file, stat, kind, heads);
+        let pinned = sealed.class.mtime.is_some();
         let dress = Dress { sealed: &sealed, mtime: self.ingest.rules.mtime(stat.mtime), threads: self.threads };
         if stat.size == 0 {
-            return Ok(Some(Attempt { content: ContentId::empty(), size: 0, metadata, placed: None }));
+            return Ok(Some(Attempt { content: ContentId::empty(), size: 0, metadata, pinned, placed: None }));
         }
         let Some(objects) = self.ingest.objects else {
-            let (content, size) = hash::stream(opened, self.threads).map_err(unreadable)?;
+            let (content, size) =
+                hash::stream(Interruptible::new(opened, self.ingest.observer), self.threads).map_err(unreadable)?;
             locked(self.needed).insert(ObjectKey { content, class: sealed.class.clone() }, size);
-            return Ok((size == stat.size).then_some(Attempt { content, size, metadata, placed: None }));
+            return Ok((size == stat.size).then_some(Attempt { content, size, metadata, pinned, placed: None }));
         };
         // A private or shared file's bytes are kept as an object that is made aside.
         let aside = match target {
@@ -505,6 +558,7 @@ impl One<'_> {
             content: placed.key.content,
             size: placed.recorded.size,
             metadata,
+            pinned,
             placed: Some(placed),
         }))
     }
@@ -524,14 +578,15 @@ impl One<'_> {
             return Ok(placed);
         }
         if objects.may_have_size(stat.size) {
-            let (content, _) = hash::stream(opened, self.threads).map_err(unreadable)?;
+            let (content, _) =
+                hash::stream(Interruptible::new(opened, self.ingest.observer), self.threads).map_err(unreadable)?;
             let key = ObjectKey { content, class: dress.sealed.class.clone() };
             if let Some(placed) = objects.place_known(&key, spot)? {
                 return Ok(placed);
             }
             rewind(opened).map_err(unreadable)?;
         }
-        objects.place_stream(&mut &*opened, dress, spot, unreadable)
+        objects.place_stream(&mut Interruptible::new(opened, self.ingest.observer), dress, spot, unreadable)
     }
 
     /// Counts, and makes what is not a link to an object: empty files and private copies.
@@ -544,7 +599,7 @@ impl One<'_> {
         attempt: Attempt,
         kind: PlacementKind,
     ) -> Result<(Entry, Option<Placement>)> {
-        let Attempt { content, size, metadata, placed } = attempt;
+        let Attempt { content, size, metadata, pinned, placed } = attempt;
         let tally = self.ingest.tally;
         tally.files.add(1);
         tally.total_bytes.add(size);
@@ -559,9 +614,7 @@ impl One<'_> {
             let spot = Spot { dir: target, name: file.name.as_bytes() };
             let source = source.filter(|_| kind == PlacementKind::Private);
             match (&placed, kind) {
-                _ if source.is_some_and(|source| self.link_to_source(source, file, stat, spot)) => {
-                    tally.private_files.add(1);
-                }
+                _ if source.is_some_and(|source| self.link_to_source(source, file, stat, spot)) => {}
                 (None, _) => {
                     let dressed =
                         if kind == PlacementKind::Private { applied } else { Sealed::of(&applied, None).metadata };
@@ -569,7 +622,6 @@ impl One<'_> {
                 }
                 (Some(placed), PlacementKind::Private) => {
                     objects.place_private(&placed.key, &applied, placed.recorded, spot)?;
-                    tally.private_files.add(1);
                 }
                 (Some(_), _) => {}
             }
@@ -582,13 +634,13 @@ impl One<'_> {
         if entry.metadata.xattrs.is_empty() {
             locked(self.read).push((*stat, content));
         }
-        let Some(placed) = placed else { return Ok((entry, Some(UNPLACED))) };
-        tally.placed(&placed);
-        let pinned = placed.key.class.mtime.is_some();
         if pinned {
             tally.pinned_files.add(1);
             tally.pinned_bytes.add(size);
         }
+        tally.private_files.add(u64::from(kind == PlacementKind::Private));
+        let Some(placed) = placed else { return Ok((entry, Some(UNPLACED))) };
+        tally.placed(&placed);
         let kind = if kind == PlacementKind::Object && pinned { PlacementKind::PinnedMtime } else { kind };
         let (mtime_seconds, mtime_nanoseconds) = placed.recorded.mtime;
         Ok((entry, Some(Placement { kind, mtime_seconds, mtime_nanoseconds })))
@@ -613,6 +665,8 @@ struct Attempt {
     content: ContentId,
     size: u64,
     metadata: Metadata,
+    /// Whether its modification time is part of its key.
+    pinned: bool,
     /// Absent for empty files, and where the pass only hashes.
     placed: Option<Placed>,
 }

@@ -15,12 +15,13 @@ mod tally;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::publish::{self, Draft, Outcome};
 use crate::archive::{Input as ArchiveInput, Limits};
 use crate::clock::Moment;
-use crate::error::{Error, Result};
+use crate::error::{Error, Refusal, Result, Shown};
 use crate::fsys::{Dir, Kind, Space, Stat, file, system};
 use crate::layout;
 use crate::model::glob::PathPatterns;
@@ -29,7 +30,7 @@ use crate::model::{
     VersionName,
 };
 use crate::object::{LinkPolicy, Objects, Published};
-use crate::observe::{Observer, Stage};
+use crate::observe::{self, Observer, Stage};
 use crate::scan::{self, Scan};
 use crate::staging::{INCOMING, Run, TREE};
 use crate::store::{SharedStore, Store};
@@ -156,7 +157,8 @@ pub struct Warning {
 /// - [`Error::NoSpace`] before anything is written;
 /// - [`Error::Interrupted`].
 ///
-/// On an error there is no version, and nothing of it stays but objects that the next gc removes.
+/// On an error there is no version, and nothing of it stays; but while others are at work, objects that it made stay
+/// for the next gc.
 pub fn import(
     store: &Store,
     input: Input,
@@ -166,14 +168,28 @@ pub fn import(
 ) -> Result<Report> {
     let start = Instant::now();
     store.check_writable()?;
-    store.prepare_index()?;
-    let shared = store.share()?;
-    shared.heal()?;
-    let job = Job { store: &shared, version, options, observer, start, private: PrivateFiles::Copied };
-    store.in_pool(|| match input {
-        Input::Stream(stream) => archive::import(&job, ArchiveInput::Stream(stream), SourceKind::Stream, Vec::new()),
-        Input::Path(path) => job.import_path(&path),
-    })?
+    let writes = options.mode == Mode::Write;
+    if writes {
+        store.prepare_index()?;
+        store.recover()?;
+    }
+    let (imported, made) = {
+        let shared = if writes { store.share()? } else { store.share_to_look()? };
+        let (private, made) = (PrivateFiles::Copied, Mutex::default());
+        let job = Job { store: &shared, version, options, observer, start, private, made };
+        let imported = store.in_pool(|| match input {
+            Input::Stream(stream) => archive::import(&job, ArchiveInput::Stream(stream), SourceKind::Stream, b""),
+            Input::Path(path) => job.import_path(&path),
+        })?;
+        (imported, job.made.into_inner().unwrap_or_else(PoisonError::into_inner))
+    };
+    if imported.is_err() {
+        // What went wrong first is what the user has to know.
+        if let Err(error) = store.take_back(&made) {
+            tracing::warn!(%error, "cannot remove the objects of a failed import; gc will");
+        }
+    }
+    imported
 }
 
 /// What the steps of one import have in common.
@@ -184,6 +200,27 @@ pub(super) struct Job<'a> {
     pub(super) observer: &'a dyn Observer,
     pub(super) start: Instant,
     pub(super) private: PrivateFiles,
+    /// Objects that were made, to be taken back if they are not published.
+    pub(super) made: Mutex<Vec<ObjectKey>>,
+}
+
+/// A reader that ends with [`Error::Interrupted`] as soon as the user asks to stop: a big file takes a while.
+struct Interruptible<'a, R> {
+    reader: R,
+    observer: &'a dyn Observer,
+}
+
+impl<'a, R> Interruptible<'a, R> {
+    fn new(reader: R, observer: &'a dyn Observer) -> Self {
+        Self { reader, observer }
+    }
+}
+
+impl<R: Read> Read for Interruptible<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        observe::check(self.observer).map_err(std::io::Error::other)?;
+        self.reader.read(buffer)
+    }
 }
 
 /// What a pass over a source came to, whatever the source.
@@ -211,12 +248,7 @@ impl Job<'_> {
             Ok(source) => self.import_directory(&source, path),
             Err(error) if error.is_io(std::io::ErrorKind::NotADirectory) => {
                 let file = file::open_source(path)?;
-                archive::import(
-                    self,
-                    ArchiveInput::File(file),
-                    SourceKind::Archive,
-                    path.as_os_str().as_bytes().to_vec(),
-                )
+                archive::import(self, ArchiveInput::File(file), SourceKind::Archive, path.as_os_str().as_bytes())
             }
             Err(error) => Err(error),
         }
@@ -226,6 +258,7 @@ impl Job<'_> {
         use std::os::unix::ffi::OsStrExt;
         self.refuse_own_parts(source)?;
         let scan = scan::scan(source, self.observer)?;
+        self.refuse_own_parts_inside(&scan)?;
         let published = self.store.published_objects()?;
         let reader = Reader::new(self, source, &scan, &published)?;
         let tally = Tally::default();
@@ -252,7 +285,11 @@ impl Job<'_> {
     pub(super) fn rehearse(&self, scan: &Scan, reader: &Reader<'_>) -> Result<Option<(Passed, Tally)>> {
         let (root, minimum) = (self.store.root(), self.options.minimum_free_bytes);
         let space = Space::of(root)?;
-        let fits = preflight::Need::at_most(scan, &space).check(root, &space, minimum);
+        let copies = match self.private {
+            PrivateFiles::Copied => preflight::Need::copies(scan, &space, self.options),
+            PrivateFiles::LinkedToSource => preflight::Need::default(),
+        };
+        let fits = preflight::Need::at_most(scan, &space).and(copies).check(root, &space, minimum);
         if fits.is_ok() && self.options.mode == Mode::Write {
             return Ok(None);
         }
@@ -264,7 +301,7 @@ impl Job<'_> {
                 new.push(*size);
             }
         }
-        preflight::Need::exactly(scan, &space, new.iter().copied()).check(root, &space, minimum)?;
+        preflight::Need::exactly(scan, &space, new.iter().copied()).and(copies).check(root, &space, minimum)?;
         dry.new_objects.add(new.len() as u64);
         dry.new_bytes.add(new.iter().sum());
         let placed = ingested.placements.len() as u64;
@@ -278,30 +315,71 @@ impl Job<'_> {
         let objects = self.objects(&run, reader.published)?;
         let tree = run.dir().create_dir(TREE, layout::PUBLIC_DIR_MODE)?;
         file::set_mode(&tree, layout::PUBLIC_DIR_MODE, || tree.path().to_owned())?;
-        let mut ingested = reader.ingest(Some(&objects), Some(tree), tally)?;
+        let ingested = reader.ingest(Some(&objects), Some(tree), tally);
+        self.note_made(&objects);
+        let mut ingested = ingested?;
         let read = std::mem::take(&mut ingested.read);
         self.observer.stage(Stage::Sync, None);
         Ok(Built { run, passed: passed(scan, ingested), read })
     }
 
-    /// Importing the store into itself would never end.
+    /// Notes what was made: it is taken back if it is not published in the end.
+    fn note_made(&self, objects: &Objects<'_>) {
+        let made = objects.made().into_iter().map(|(key, _)| key);
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).extend(made);
+    }
+
+    /// Importing the store into itself would never end, and its own files are no release.
     fn refuse_own_parts(&self, source: &Dir) -> Result<()> {
-        let (own, source_stat) = (self.store.root().stat_self()?, source.stat_self()?);
-        if own.same_inode(&source_stat) || self.store.dir().stat_self()?.same_inode(&source_stat) {
-            return Err(Error::refused(
-                crate::error::Refusal::UnsupportedSource,
-                format!("{} is the store itself", source.path().display()),
-            ));
+        let refuse = |problem: &str| {
+            Err(Error::refused_with(
+                Refusal::UnsupportedSource,
+                format!("{} {problem}", Shown::path(source.path())),
+                "import the directory that the release was built in",
+            ))
+        };
+        let (root, store) = (self.store.root().stat_self()?, self.store.dir().stat_self()?);
+        let own = source.stat_self()?;
+        if above(source)?.iter().any(|stat| stat.same_inode(&store)) {
+            return refuse("is part of the store");
+        }
+        if above(self.store.root())?.iter().any(|stat| stat.same_inode(&own)) {
+            return refuse(if own.same_inode(&root) { "is the store's root" } else { "holds the store" });
+        }
+        if self.store.versions().stat_self()?.same_inode(&own) {
+            return refuse("holds the versions of this store");
         }
         Ok(())
     }
 
-    fn existing(&self) -> Result<Option<Manifest>> {
-        let manifests = self.store.manifests()?;
-        match manifests.stat(self.version)? {
-            Some(_) => manifests.read(self.version).map(Some),
-            None => publish::check_name_is_free(self.store, self.version).map(|()| None),
+    /// The same for what lies below a source by way of a mount.
+    fn refuse_own_parts_inside(&self, scan: &Scan) -> Result<()> {
+        let (root, store) = (self.store.root().stat_self()?, self.store.dir().stat_self()?);
+        let own = |directory: &&scan::ScanDir| directory.stat.same_inode(&root) || directory.stat.same_inode(&store);
+        match scan.directories.iter().find(own) {
+            Some(directory) => {
+                Err(Error::refused(Refusal::UnsupportedSource, format!("{} is part of the store", directory.path)))
+            }
+            None => Ok(()),
         }
+    }
+
+    /// The version of this name, if it is published. Nobody is publishing while this looks, so what it gives is whole
+    /// and durable.
+    fn existing(&self) -> Result<Option<Manifest>> {
+        let _publishing = self.store.publish_lock()?;
+        let manifests = self.store.manifests()?;
+        if manifests.stat(self.version)?.is_none() {
+            return publish::check_name_is_free(self.store, self.version).map(|()| None);
+        }
+        if self.store.versions().try_stat(self.version)?.is_none() {
+            return Err(Error::refused_with(
+                Refusal::Exists,
+                format!("{} exists, but its tree was removed by hand while it is in use", self.version),
+                format!("bring it back with: tope-store verify {} --repair --from SOURCE", self.version),
+            ));
+        }
+        manifests.read(self.version).map(Some)
     }
 
     fn objects<'o>(&self, run: &Run, published: &'o dyn Published) -> Result<Objects<'o>> {
@@ -400,6 +478,20 @@ impl Job<'_> {
             warnings,
             elapsed: self.start.elapsed(),
         }
+    }
+}
+
+/// A directory and all those above it.
+fn above(dir: &Dir) -> Result<Vec<Stat>> {
+    let mut line = vec![dir.stat_self()?];
+    let mut dir = dir.open_dir("..")?;
+    loop {
+        let stat = dir.stat_self()?;
+        if line.last().is_some_and(|last| last.same_inode(&stat)) {
+            return Ok(line);
+        }
+        line.push(stat);
+        dir = dir.open_dir("..")?;
     }
 }
 

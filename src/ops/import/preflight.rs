@@ -1,5 +1,6 @@
 //! Is there room, in bytes and in inodes, before anything is written?
 
+use super::Options;
 use crate::error::{Error, Result};
 use crate::fsys::{Dir, Kind, Space};
 use crate::scan::{Scan, sum_files};
@@ -29,6 +30,28 @@ impl Need {
         }
         let own = |file: &crate::scan::ScanFile| u64::from(file.stat.kind == Kind::Symlink || file.stat.size == 0);
         Self { bytes, inodes: inodes + sum_files(scan, own) + scan.directories.len() as u64 }
+    }
+
+    /// What files take that are copied besides: private ones into the version, shared ones when they are seeded.
+    pub(super) fn copies(scan: &Scan, space: &Space, options: &Options) -> Self {
+        let mut need = Self::default();
+        if options.private.is_empty() && options.shared.is_empty() {
+            return need;
+        }
+        for directory in &scan.directories {
+            for file in directory.files.iter().filter(|file| file.stat.kind == Kind::File && file.stat.size > 0) {
+                let path = directory.path.join(&file.name);
+                if options.private.covers(&path) || options.shared.covers(&path) {
+                    need = need.and(Self { bytes: space.rounded(file.stat.size), inodes: 1 });
+                }
+            }
+        }
+        need
+    }
+
+    /// Both together.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { bytes: self.bytes.saturating_add(other.bytes), inodes: self.inodes.saturating_add(other.inodes) }
     }
 
     /// Fails with the shortfall if this does not fit.

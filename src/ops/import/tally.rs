@@ -13,6 +13,10 @@ impl Count {
         self.0.fetch_add(amount, Ordering::Relaxed);
     }
 
+    pub(super) fn set(&self, amount: u64) {
+        self.0.store(amount, Ordering::Relaxed);
+    }
+
     pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
