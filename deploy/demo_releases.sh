@@ -18,7 +18,7 @@ pair() { # how, older, newer, name of what comes
 
 with_pip() { # a wheel, that is a zip archive
     python3 -m pip download --quiet --disable-pip-version-check --retries 1 --timeout 20 --no-deps \
-        --only-binary :all: --python-version 3.12 "django==$1"
+        --only-binary :all: --python-version 3.12 "sympy==$1"
 }
 
 with_npm() { # a tar.gz archive
@@ -39,7 +39,7 @@ generated() { # a directory of 300 files, of which 3 differ
     done
 }
 
-if pair with_pip 5.0.1 5.0.2 '*.whl'; then echo "django 5.0.1 and 5.0.2, obtained with pip"
+if pair with_pip 1.13.2 1.13.3 '*.whl'; then echo "sympy 1.13.2 and 1.13.3, obtained with pip"
 elif pair with_npm 7.8.0 7.8.1 '*.tgz'; then echo "rxjs 7.8.0 and 7.8.1, obtained with npm"
 elif pair with_cargo 0.2.170 0.2.171 libc; then echo "libc 0.2.170 and 0.2.171, obtained with cargo"
 else echo "no package client could obtain releases (no network?): this is a generated pair"
