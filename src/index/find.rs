@@ -4,18 +4,20 @@
 //! them, so ten releases that differ in 1 % of their directories cost little more than one.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::RangeInclusive;
 use std::vec;
 
-use globset::{Candidate, GlobBuilder, GlobMatcher};
 use rusqlite::Params;
 
 use super::Reader;
 use super::failure::{failed, malformed};
 use super::trees::RowId;
-use crate::error::{Error, Result};
-use crate::model::{ContentId, Entry, EntryName, Node, TreeId, TreePath, VersionName};
+use crate::error::Result;
+use crate::model::glob::Glob;
+use crate::model::{ContentId, Entry, EntryName, Node, Tree, TreeId, TreePath, VersionName};
 
-const ROOTS: &str = "SELECT name, tree FROM versions ORDER BY import_number";
+const ROOTS: &str = "SELECT v.name, v.tree, t.hash FROM versions AS v JOIN trees AS t ON t.id = v.tree
+    ORDER BY v.import_number";
 macro_rules! above {
     ($first:literal, $rest:literal) => {
         concat!(
@@ -26,7 +28,8 @@ macro_rules! above {
         )
     };
 }
-const TREES_WITH_CONTENT: &str = above!("SELECT tree FROM entries WHERE content = ?1", "SELECT tree FROM above");
+const TREES_WITH_CONTENT: &str =
+    above!("SELECT tree FROM entries WHERE content BETWEEN ?1 AND ?2", "SELECT tree FROM above");
 const VERSIONS_WITH_CONTENT: &str = above!(
     "SELECT tree FROM entries WHERE content = ?1",
     "SELECT name FROM versions WHERE tree IN above ORDER BY import_number"
@@ -35,60 +38,6 @@ const VERSIONS_WITH_TREE: &str = above!(
     "SELECT id FROM trees WHERE hash = ?1",
     "SELECT name FROM versions WHERE tree IN above ORDER BY import_number"
 );
-
-/// A glob over paths: `*` and `?` stay within a name, `**` crosses directories, `[…]` and `{a,b}` as in a shell.
-/// One without a slash is matched against the last name of a path; a leading slash anchors it at the top.
-#[derive(Debug, Clone)]
-pub struct Pattern {
-    matcher: GlobMatcher,
-    scope: Scope,
-    /// Names from the top down that every match begins with; saves looking elsewhere.
-    leading: Vec<Vec<u8>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scope {
-    LastName,
-    WholePath,
-}
-
-impl Pattern {
-    /// Reads a glob.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Usage`] if it is none.
-    pub fn new(glob: &str) -> Result<Self> {
-        let anchored = glob.strip_prefix('/').or_else(|| glob.strip_prefix("./")).unwrap_or(glob);
-        let anchored = anchored.strip_suffix('/').unwrap_or(anchored);
-        let scope = if glob.contains('/') { Scope::WholePath } else { Scope::LastName };
-        let built = GlobBuilder::new(anchored).literal_separator(true).backslash_escape(true).build();
-        let matcher = built.map_err(|error| Error::Usage(format!("not a pattern: {error}")))?.compile_matcher();
-        let leading = match scope {
-            Scope::LastName => Vec::new(),
-            Scope::WholePath => anchored
-                .split('/')
-                .take_while(|name| !name.contains(['*', '?', '[', ']', '{', '}', '\\', ',']))
-                .map(|name| name.as_bytes().to_vec())
-                .collect(),
-        };
-        Ok(Self { matcher, scope, leading })
-    }
-
-    /// Whether a path matches.
-    pub fn matches(&self, path: &TreePath) -> bool {
-        let bytes = path.as_bytes();
-        let bytes = match self.scope {
-            Scope::WholePath => bytes,
-            Scope::LastName => bytes.rsplit(|byte| *byte == b'/').next().unwrap_or(bytes),
-        };
-        self.matcher.is_match_candidate(&Candidate::from_bytes(bytes))
-    }
-
-    fn may_match_below(&self, depth: usize, name: &EntryName) -> bool {
-        self.leading.get(depth).is_none_or(|leading| leading == name.as_bytes())
-    }
-}
 
 /// One entry that was found, and who has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,31 +52,37 @@ pub struct Found {
 
 /// A set of versions by position, in order.
 type Holders = Vec<usize>;
+/// Trees at one path, each with its id and the versions that have it there.
+type Level = BTreeMap<RowId, (TreeId, Holders)>;
 /// What different versions have under one name.
 type Variants = Vec<(Entry, Option<RowId>, Holders)>;
 
 impl Reader<'_> {
-    /// Calls `visit` for every entry of any version whose path matches, in order of paths, a directory before its
-    /// contents. An error of `visit` ends the search.
-    pub fn find(&self, pattern: &Pattern, mut visit: impl FnMut(Found) -> Result<()>) -> Result<()> {
-        self.walk_all(
-            |depth, name, _| pattern.may_match_below(depth, name),
-            |path, _| pattern.matches(path),
-            &mut visit,
-        )
+    /// Calls `visit` for every entry whose path the glob finds, in order of paths, a directory before its contents.
+    /// Looks at these versions, at all if there are none. An error of `visit` ends the search.
+    pub fn find(&self, glob: &Glob, among: &[VersionName], mut visit: impl FnMut(Found) -> Result<()>) -> Result<()> {
+        self.walk_all(among, |depth, name, _| glob.may_match(depth, name), |path, _| glob.matches(path), &mut visit)
     }
 
-    /// Calls `visit` for every file of any version that has this content, in order of paths.
-    pub fn find_content(&self, content: &ContentId, mut visit: impl FnMut(Found) -> Result<()>) -> Result<()> {
+    /// Calls `visit` for every file with a content from this range, in order of paths; otherwise as
+    /// [`find`](Self::find).
+    pub fn find_content(
+        &self,
+        contents: &RangeInclusive<ContentId>,
+        among: &[VersionName],
+        mut visit: impl FnMut(Found) -> Result<()>,
+    ) -> Result<()> {
         let action = "find a content";
         let trees = || {
             let mut statement = self.transaction.prepare_cached(TREES_WITH_CONTENT)?;
-            statement.query_map([content.as_bytes()], |row| row.get(0))?.collect::<rusqlite::Result<HashSet<RowId>>>()
+            let bounds = (contents.start().as_bytes(), contents.end().as_bytes());
+            statement.query_map(bounds, |row| row.get(0))?.collect::<rusqlite::Result<HashSet<RowId>>>()
         };
         let trees = trees().map_err(failed(action))?;
         self.walk_all(
+            among,
             |_, _, row| row.is_none_or(|row| trees.contains(&row)),
-            |_, entry| matches!(&entry.node, Node::File { content: found, .. } if found == content),
+            |_, entry| matches!(&entry.node, Node::File { content, .. } if contents.contains(content)),
             &mut visit,
         )
     }
@@ -154,14 +109,15 @@ impl Reader<'_> {
         names.map_err(|_| malformed(action, "a version's name makes no sense"))
     }
 
-    /// Walks all versions side by side: entries for which `enter` holds, and below them.
+    /// Walks versions side by side: entries for which `enter` holds, and below them.
     fn walk_all(
         &self,
+        among: &[VersionName],
         enter: impl Fn(usize, &EntryName, Option<RowId>) -> bool,
         wanted: impl Fn(&TreePath, &Entry) -> bool,
         visit: &mut dyn FnMut(Found) -> Result<()>,
     ) -> Result<()> {
-        let (versions, roots) = self.roots()?;
+        let (versions, roots) = self.roots(among)?;
         let mut path = TreePath::top();
         let mut stack = vec![self.level(roots)?];
         while let Some(level) = stack.last_mut() {
@@ -172,13 +128,13 @@ impl Reader<'_> {
             };
             let depth = stack.len() - 1;
             path.push(&name);
-            let mut below: BTreeMap<RowId, Holders> = BTreeMap::new();
+            let mut below = Level::new();
             for (entry, row, holders) in variants {
                 if !enter(depth, &name, row) {
                     continue;
                 }
-                if let Some(row) = row {
-                    below.entry(row).or_default().extend(&holders);
+                if let (Some(row), Node::Directory { tree }) = (row, &entry.node) {
+                    below.entry(row).or_insert_with(|| (*tree, Holders::new())).1.extend(&holders);
                 }
                 if wanted(&path, &entry) {
                     let versions = holders.iter().map(|at| versions[*at].clone()).collect();
@@ -194,24 +150,35 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn roots(&self) -> Result<(Vec<VersionName>, BTreeMap<RowId, Holders>)> {
-        let names = self.names(ROOTS, [])?;
+    fn roots(&self, among: &[VersionName]) -> Result<(Vec<VersionName>, Level)> {
+        let action = "look up versions";
         let read = || {
             let mut statement = self.transaction.prepare_cached(ROOTS)?;
-            statement.query_map([], |row| row.get(1))?.collect::<rusqlite::Result<Vec<RowId>>>()
+            let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)))?;
+            rows.collect::<rusqlite::Result<Vec<(String, RowId, [u8; 32])>>>()
         };
-        let mut roots: BTreeMap<RowId, Holders> = BTreeMap::new();
-        for (at, root) in read().map_err(failed("look up versions"))?.into_iter().enumerate() {
-            roots.entry(root).or_default().push(at);
+        let (mut names, mut roots) = (Vec::new(), Level::new());
+        for (name, row, hash) in read().map_err(failed(action))? {
+            let name = name.parse().map_err(|_| malformed(action, "a version's name makes no sense"))?;
+            if among.is_empty() || among.contains(&name) {
+                let empty = || (TreeId::from_bytes(hash), Holders::new());
+                roots.entry(row).or_insert_with(empty).1.push(names.len());
+                names.push(name);
+            }
         }
         Ok((names, roots))
     }
 
-    /// What several trees at one path hold, by name; equal entries together.
-    fn level(&self, trees: BTreeMap<RowId, Holders>) -> Result<vec::IntoIter<(EntryName, Variants)>> {
+    /// What several trees at one path hold, by name; equal entries together. Each is compared with its id.
+    fn level(&self, trees: Level) -> Result<vec::IntoIter<(EntryName, Variants)>> {
         let mut names: BTreeMap<EntryName, Variants> = BTreeMap::new();
-        for (tree, holders) in trees {
-            for (entry, row) in self.entries_of(tree)? {
+        for (row, (id, holders)) in trees {
+            let entries = self.entries_of(row)?;
+            let tree = Tree::new(entries.iter().map(|(entry, _)| entry.clone()).collect());
+            if !tree.is_ok_and(|tree| tree.id() == id) {
+                return Err(malformed("find paths", "the rows of a tree do not make that tree"));
+            }
+            for (entry, row) in entries {
                 let variants = names.entry(entry.name.clone()).or_default();
                 match variants.iter_mut().find(|(known, ..)| *known == entry) {
                     Some((_, _, known)) => {
@@ -228,8 +195,9 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{index_of, manifest, path};
+    use super::super::samples::{index_of, manifest, name, path};
     use super::*;
+    use crate::error::Error;
 
     fn found(reader: &Reader<'_>, glob: &str) -> Vec<String> {
         let mut lines = Vec::new();
@@ -238,7 +206,7 @@ mod tests {
             lines.push(format!("{} {}", found.path, versions.join("+")));
             Ok(())
         };
-        reader.find(&Pattern::new(glob).unwrap(), take).unwrap();
+        reader.find(&Glob::new(glob).unwrap(), &[], take).unwrap();
         lines
     }
 
@@ -254,7 +222,7 @@ mod tests {
         assert_eq!(found(&reader, "/lib"), ["lib v1+v2", "lib v3"]);
         assert_eq!(found(&reader, "**/y.so"), ["lib/deep/y.so v1+v2"]);
         assert_eq!(found(&reader, "{bin,nothing}/*"), ["bin/app v1+v3", "bin/app v2", "bin/new v3"]);
-        assert_eq!(found(&reader, "./bin/app"), ["bin/app v1+v3", "bin/app v2"]);
+        assert_eq!(found(&reader, "bin/app"), ["bin/app v1+v3", "bin/app v2"]);
         assert_eq!(found(&reader, "nothing/*"), Vec::<String>::new());
     }
 
@@ -267,7 +235,7 @@ mod tests {
         let mut seen = Vec::new();
         let one = ContentId::of(b"1");
         reader
-            .find_content(&one, |found| {
+            .find_content(&(one..=one), &[], |found| {
                 seen.push((found.path.to_string(), found.versions.len()));
                 Ok(())
             })
@@ -287,7 +255,7 @@ mod tests {
         let mut index = index_of([&manifest("v1", 1, &[("a", "1"), ("b", "1")])]);
         let reader = index.read().unwrap();
         let mut calls = 0;
-        let ended = reader.find(&Pattern::new("*").unwrap(), |_| {
+        let ended = reader.find(&Glob::new("*").unwrap(), &[], |_| {
             calls += 1;
             Err(Error::Interrupted)
         });
@@ -296,7 +264,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_glob_is_refused() {
-        assert!(matches!(Pattern::new("[a"), Err(Error::Usage(_))));
+    fn a_search_may_be_restricted_to_some_versions() {
+        let manifests: Vec<_> =
+            ["v1", "v2", "v3"].iter().zip(1..).map(|(name, number)| manifest(name, number, &[("a", "1")])).collect();
+        let mut index = index_of(&manifests);
+        let reader = index.read().unwrap();
+        let mut seen = Vec::new();
+        let among = [name("v3"), name("v1")];
+        reader.find(&Glob::new("a").unwrap(), &among, |found| Ok(seen.push(found.versions))).unwrap();
+        assert_eq!(seen, [[name("v1"), name("v3")]]);
+    }
+
+    #[test]
+    fn a_row_that_was_changed_by_hand_is_damage() {
+        let mut index = index_of([&manifest("v1", 1, &[("d/a", "1")])]);
+        index.connection.execute("UPDATE entries SET size = size + 1 WHERE name = x'61'", []).unwrap();
+        let error = index.read().unwrap().find(&Glob::new("a").unwrap(), &[], |_| Ok(())).unwrap_err();
+        assert!(super::super::is_damage(&error), "{error:?}");
     }
 }

@@ -59,7 +59,7 @@ use crate::model::event::Chain;
 
 pub use events::{EventFilter, HistoryLine, Order};
 pub use failure::{foreign_history, is_busy, is_damage};
-pub use find::{Found, Pattern};
+pub use find::Found;
 pub use objects::PublishedObjects;
 pub use open::{Mode, Opened, Trouble, Unusable, open};
 pub use rebuild::{fill, rebuild};

@@ -8,7 +8,7 @@
 
 use globset::{Candidate, GlobBuilder, GlobSet};
 
-use super::name::TreePath;
+use super::name::{EntryName, TreePath};
 use crate::error::Shown;
 
 /// Longest pattern in bytes: as long as the longest path that a system call takes.
@@ -32,7 +32,12 @@ pub struct GlobError {
 pub struct Glob {
     matcher: GlobSet,
     whole_path: bool,
+    /// Names from the top down that every match begins with.
+    leading: Vec<Box<[u8]>>,
 }
+
+/// What makes more of a component than the name it spells, anywhere in it.
+const SPECIAL: [char; 8] = ['*', '?', '[', ']', '{', '}', ',', '\\'];
 
 impl Glob {
     /// Checks and compiles a pattern.
@@ -43,7 +48,9 @@ impl Glob {
     pub fn new(pattern: &str) -> Result<Self, GlobError> {
         let whole_path = pattern.contains('/');
         let relative = pattern.strip_prefix('/').unwrap_or(pattern);
-        Ok(Self { matcher: compile(pattern, relative)?, whole_path })
+        let plain = |part: &&str| whole_path && !part.contains(SPECIAL);
+        let leading = relative.split('/').take_while(plain).map(|part| part.as_bytes().into()).collect();
+        Ok(Self { matcher: compile(pattern, relative)?, whole_path, leading })
     }
 
     /// Whether the pattern finds this path.
@@ -51,6 +58,12 @@ impl Glob {
         let bytes = path.as_bytes();
         let base = bytes.rsplit(|b| *b == b'/').next().unwrap_or(bytes);
         !bytes.is_empty() && is_match(&self.matcher, if self.whole_path { bytes } else { base })
+    }
+
+    /// Whether the pattern may find a path whose component number `depth` (from 0) is this one. `false` only if it
+    /// certainly finds none, so that a search need not look there.
+    pub fn may_match(&self, depth: usize, name: &EntryName) -> bool {
+        self.leading.get(depth).is_none_or(|leading| **leading == *name.as_bytes())
     }
 }
 
@@ -221,6 +234,18 @@ mod tests {
     }
 
     #[test]
+    fn a_search_looks_only_where_a_match_can_be() {
+        let may = |pattern: &str, depth, name: &[u8]| {
+            Glob::new(pattern).unwrap().may_match(depth, &EntryName::new(name).unwrap())
+        };
+        assert!(may("lib/x/*.so", 0, b"lib") && !may("lib/x/*.so", 0, b"bin"));
+        assert!(may("lib/x/*.so", 1, b"x") && !may("lib/x/*.so", 1, b"y"));
+        assert!(may("lib/x/*.so", 2, b"anything"));
+        assert!(may("x", 0, b"anything"), "without a slash it may be anywhere");
+        assert!(may("{lib/x,bin}/a", 0, b"bin") && may("/lib", 1, b"anything"));
+    }
+
+    #[test]
     fn patterns_that_cannot_match_are_refused() {
         for pattern in ["", "/", "a//b", "a/", "../a", "a/./b", "a/..", "a\0b", "[a", "{a", "a}", "a\\", "//a"] {
             assert!(Glob::new(pattern).is_err(), "{pattern:?}");
@@ -275,7 +300,9 @@ mod tests {
         #[test]
         fn no_pattern_panics(pattern in "[a/*?\\[\\]{},!^\\\\.-]{0,24}", bytes in "[a/.]{0,8}") {
             if let Ok(glob) = Glob::new(&pattern) && let Ok(path) = TreePath::parse(bytes.as_bytes()) {
-                glob.matches(&path);
+                let found = glob.matches(&path);
+                let names = path.components().map(|name| EntryName::new(name).unwrap());
+                prop_assert!(!found || names.enumerate().all(|(depth, name)| glob.may_match(depth, &name)));
             }
             let _ = PathPatterns::new(&[pattern]);
         }

@@ -38,7 +38,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("zip", &["archive"]),
     ("flate2", &["archive"]),
     ("lzma_rust2", &["archive"]),
-    ("globset", &["model", "index"]),
+    ("globset", &["model"]),
     ("similar", &["model"]),
     ("semver", &["model"]),
     ("toml", &["model", "config"]),
