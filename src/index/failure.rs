@@ -41,6 +41,11 @@ pub fn foreign_history() -> Error {
     malformed("be caught up", "it reflects another history than the store's")
 }
 
+/// The index contradicts what it was made from: damage, since it has to be made anew.
+pub fn contradiction() -> Error {
+    malformed("be trusted", "it has another digest for a version than the history")
+}
+
 /// Whether the failure says that another process holds the index; trying again may help.
 pub fn is_busy(error: &Error) -> bool {
     match error {

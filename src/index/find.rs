@@ -271,7 +271,11 @@ mod tests {
         let reader = index.read().unwrap();
         let mut seen = Vec::new();
         let among = [name("v3"), name("v1")];
-        reader.find(&Glob::new("a").unwrap(), &among, |found| Ok(seen.push(found.versions))).unwrap();
+        let take = |found: Found| {
+            seen.push(found.versions);
+            Ok(())
+        };
+        reader.find(&Glob::new("a").unwrap(), &among, take).unwrap();
         assert_eq!(seen, [[name("v1"), name("v3")]]);
     }
 

@@ -58,7 +58,7 @@ use crate::layout;
 use crate::model::event::Chain;
 
 pub use events::{EventFilter, HistoryLine, Order};
-pub use failure::{foreign_history, is_busy, is_damage};
+pub use failure::{contradiction, foreign_history, is_busy, is_damage};
 pub use find::Found;
 pub use objects::PublishedObjects;
 pub use open::{Mode, Opened, Trouble, Unusable, open};

@@ -89,6 +89,11 @@ impl Tree {
         &self.entries
     }
 
+    /// The entries in order, to keep.
+    pub fn into_entries(self) -> Vec<Entry> {
+        self.entries
+    }
+
     /// The entry of this name.
     pub fn get(&self, name: &[u8]) -> Option<&Entry> {
         self.entries.binary_search_by(|entry| entry.name.as_bytes().cmp(name)).ok().map(|at| &self.entries[at])

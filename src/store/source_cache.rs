@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::SharedStore;
+use super::{SharedStore, Store};
 use crate::error::Result;
 use crate::fsys::Stat;
 use crate::index::StatKey;
@@ -16,7 +16,7 @@ const CACHED_IMPORTS: u64 = 2;
 /// Files that are remembered however small the last import was.
 const FEWEST_CACHED_FILES: u64 = 10_000;
 
-impl SharedStore<'_> {
+impl Store {
     /// Contents of source files that were read before and have not changed since, by inode.
     pub fn cached_contents<'s>(
         &self,
@@ -30,7 +30,9 @@ impl SharedStore<'_> {
         let found = found.unwrap_or_default();
         keys.iter().zip(found).filter_map(|(key, found)| Some((key.inode, found?.content))).collect()
     }
+}
 
+impl SharedStore<'_> {
     /// Remembers contents of source files. Best effort: a cache that cannot be written costs time, nothing else.
     pub fn remember_contents(&self, file_system: u64, files: &[(Stat, ContentId)]) {
         let remember = || -> Result<()> {

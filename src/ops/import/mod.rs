@@ -7,6 +7,7 @@
 //! Importing what exists under the same name is no work: it is hashed, compared and said to be there.
 
 mod archive;
+pub mod digest;
 mod ingest;
 mod preflight;
 pub mod pyc;
@@ -34,6 +35,7 @@ use crate::observe::{self, Observer, Stage};
 use crate::scan::{self, Scan};
 use crate::staging::{INCOMING, Run, TREE};
 use crate::store::{SharedStore, Store};
+use digest::KnownContents;
 pub(super) use ingest::PrivateFiles;
 use pyc::PycPolicy;
 pub(super) use tally::Tally;
@@ -517,7 +519,7 @@ pub(super) struct Reader<'a> {
     source: &'a Dir,
     scan: &'a Scan,
     rules: ingest::Rules,
-    cached: HashMap<u64, ContentId>,
+    cached: KnownContents,
     own_inodes: HashMap<u64, ObjectKey>,
     published: &'a dyn Published,
     store_device: u64,
@@ -536,7 +538,7 @@ impl<'a> Reader<'a> {
             source,
             scan,
             rules: job.rules(),
-            cached: HashMap::new(),
+            cached: KnownContents::default(),
             own_inodes: HashMap::new(),
             published,
             store_device,
@@ -551,7 +553,7 @@ impl<'a> Reader<'a> {
                     .flat_map(|directory| &directory.files)
                     .filter(|file| file.stat.kind == Kind::File)
             };
-            reader.cached = job.store.cached_contents(file_system_id, files().map(|file| &file.stat));
+            reader.cached = KnownContents::of(job.store, source, scan)?;
             if source_device == store_device && files().any(|file| file.stat.links > 1) {
                 reader.own_inodes = crate::object::inodes(job.store.dir())?;
             }
@@ -560,7 +562,7 @@ impl<'a> Reader<'a> {
     }
 
     fn ingest(&self, objects: Option<&Objects<'_>>, target: Option<Dir>, tally: &Tally) -> Result<ingest::Ingested> {
-        let cached = |stat: &Stat| self.cached.get(&stat.inode).copied().filter(|_| stat.device == self.source_device);
+        let cached = |stat: &Stat| self.cached.get(stat);
         let own_inodes = |stat: &Stat| {
             let key =
                 self.own_inodes.get(&stat.inode).filter(|_| stat.device == self.store_device && stat.links > 1)?;

@@ -1,0 +1,81 @@
+//! What a directory would be as a version, without importing it: its trees, and so its digest.
+
+use super::ingest::{self, Ingest, PrivateFiles, Rules};
+use super::pyc::PycPolicy;
+use super::tally::Tally;
+use crate::error::Result;
+use crate::fsys::{Dir, Kind, Space, Stat, system};
+use crate::model::glob::PathPatterns;
+use crate::model::{ContentId, TreeId, TreePath, TreeSet};
+use crate::observe::Observer;
+use crate::scan::{self, Scan};
+use crate::store::Store;
+
+use std::collections::HashMap;
+
+/// A directory as a version would have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Digested {
+    /// Its root tree.
+    pub root: TreeId,
+    /// All its trees.
+    pub trees: TreeSet,
+    /// What is there and would not be part of a version, with the reason.
+    pub skipped: Vec<(TreePath, &'static str)>,
+}
+
+/// Reads and hashes everything below `source`. Writes nothing and takes no lock; files that were imported from there
+/// and have not changed since are not read.
+///
+/// # Errors
+///
+/// As [`super::import`] for a directory.
+pub fn directory(store: &Store, source: &Dir, observer: &dyn Observer) -> Result<Digested> {
+    store.in_pool(|| {
+        let scan = scan::scan(source, observer)?;
+        let known = KnownContents::of(store, source, &scan)?;
+        let rules = Rules {
+            owner: None,
+            latest_mtime: None,
+            now: system::file_time_now().0,
+            pyc: PycPolicy::Share,
+            private: PathPatterns::default(),
+            shared: PathPatterns::default(),
+        };
+        let pass = Ingest {
+            scan: &scan,
+            objects: None,
+            ownership: store.ownership(),
+            rules: &rules,
+            cached: &|stat| known.get(stat),
+            own_inodes: &|_| None,
+            private: PrivateFiles::Copied,
+            tally: &Tally::default(),
+            observer,
+        };
+        let ingested = ingest::run(&pass, source, None)?;
+        Ok(Digested { root: ingested.root, trees: ingested.trees, skipped: scan.skipped })
+    })?
+}
+
+/// Contents of source files that were read before and have not changed since.
+#[derive(Debug, Default)]
+pub(super) struct KnownContents {
+    device: u64,
+    by_inode: HashMap<u64, ContentId>,
+}
+
+impl KnownContents {
+    /// Those of a source.
+    pub(super) fn of(store: &Store, source: &Dir, scan: &Scan) -> Result<Self> {
+        let files = scan.directories.iter().flat_map(|directory| &directory.files);
+        let stats = files.map(|file| &file.stat).filter(|stat| stat.kind == Kind::File);
+        let by_inode = store.cached_contents(Space::of(source)?.file_system_id, stats);
+        Ok(Self { device: source.stat_self()?.device, by_inode })
+    }
+
+    /// That of one file.
+    pub(super) fn get(&self, stat: &Stat) -> Option<ContentId> {
+        self.by_inode.get(&stat.inode).copied().filter(|_| stat.device == self.device)
+    }
+}

@@ -1,0 +1,216 @@
+//! What versions there are.
+//!
+//! Facts come from the index, marks from the history, roles from the links, and directories from `versions/` itself.
+//! What one of them knows and another does not is listed all the same, with a [`State`] that says so: a damaged
+//! manifest or a missing tree hides nothing.
+
+use crate::error::Result;
+use crate::fsys::Kind;
+use crate::index::{self, Counts, IndexedVersion, Reader};
+use crate::model::marks::{Note, Standing};
+use crate::model::{Digest, Facts, Marks, Role, VersionName};
+use crate::refs::Roles;
+use crate::store::Store;
+
+/// How it stands with a version, in a word; of several that fit the first one here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum State {
+    /// A directory that was made by hand and that no manifest describes.
+    Unmanaged,
+    /// Its manifest cannot be trusted.
+    DamagedManifest,
+    /// Its directory is gone.
+    MissingTree,
+    /// Held to be bad.
+    Bad,
+    /// Passed its checks, or was confirmed.
+    Good,
+    /// Neither good nor bad as far as anybody knows.
+    Unconfirmed,
+}
+
+impl State {
+    /// The stable name, as it stands in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unmanaged => "unmanaged",
+            Self::DamagedManifest => "damaged-manifest",
+            Self::MissingTree => "missing-tree",
+            Self::Bad => "bad",
+            Self::Good => "good",
+            Self::Unconfirmed => "unconfirmed",
+        }
+    }
+}
+
+/// The order of a list. Unmanaged directories come last in any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Sort {
+    /// By import number, oldest first.
+    #[default]
+    Import,
+    /// Semantic versions in their own order, then all others by bytes.
+    Name,
+}
+
+/// One version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub name: VersionName,
+    /// How it stands with it.
+    pub state: State,
+    /// The roles that lead to it.
+    pub roles: Vec<Role>,
+    /// Whether it is pinned.
+    pub pinned: bool,
+    /// Its digest, where manifest or history tell it.
+    pub digest: Option<Digest>,
+    /// Its import number, where manifest or history tell it.
+    pub import_number: Option<u64>,
+    /// What its manifest says; absent if there is none that can be trusted.
+    pub published: Option<Published>,
+    /// What is held of its digest.
+    pub standing: Standing,
+    /// Notes that were added since the import, oldest first.
+    pub notes: Vec<Note>,
+}
+
+/// What a manifest says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Its facts.
+    pub facts: Facts,
+    /// What there is in it.
+    pub counts: Counts,
+}
+
+impl Listed {
+    /// The last thing that was noted, at import or since; empty if nothing was.
+    pub fn note(&self) -> &str {
+        let imported = self.published.as_ref().map_or("", |published| &published.facts.note);
+        self.notes.last().map_or(imported, |note| &note.text)
+    }
+}
+
+/// Lists all versions.
+///
+/// # Errors
+///
+/// What the system refuses; never because a version is damaged.
+pub fn list(store: &Store, sort: Sort) -> Result<Vec<Listed>> {
+    let around = Around::read(store)?;
+    let mut indexed = around.ask(store, everything)?;
+    let mut names = store.manifests()?.names()?;
+    // Published or removed since the names were read.
+    indexed.retain(|version| names.contains(&version.facts.name));
+    let mut listed = Vec::new();
+    for version in indexed {
+        names.retain(|name| *name != version.facts.name);
+        listed.push(around.describe(store, &version.facts.name.clone(), Some(version))?);
+    }
+    for name in names {
+        listed.push(around.describe(store, &name, None)?);
+    }
+    match sort {
+        // What is damaged so badly that nobody knows its number comes last.
+        Sort::Import => listed.sort_by_key(|version| version.import_number.unwrap_or(u64::MAX)),
+        Sort::Name => listed.sort_by(|a, b| a.name.cmp(&b.name)),
+    }
+    for name in unmanaged(store)? {
+        listed.push(around.describe(store, &name, None)?);
+    }
+    Ok(listed)
+}
+
+fn everything(reader: &Reader<'_>) -> Result<Vec<IndexedVersion>> {
+    reader.versions()
+}
+
+/// What is known of versions besides their manifests.
+pub(super) struct Around {
+    marks: Marks,
+    roles: Roles,
+}
+
+impl Around {
+    pub(super) fn read(store: &Store) -> Result<Self> {
+        Ok(Self { marks: store.history()?.present()?.marks, roles: store.refs()?.read()? })
+    }
+
+    /// Asks the index for versions. If it has another digest for one than the history, it is made anew; if that
+    /// changes nothing, it is the manifest that is not what was published.
+    pub(super) fn ask<V>(&self, store: &Store, question: impl Fn(&Reader<'_>) -> Result<V>) -> Result<V>
+    where
+        for<'v> &'v V: IntoIterator<Item = &'v IndexedVersion>,
+    {
+        let agreed = store.ask(|reader| {
+            let versions = question(reader)?;
+            let contradicted = (&versions).into_iter().any(|version| self.contradicts(version));
+            if contradicted { Err(index::contradiction()) } else { Ok(versions) }
+        });
+        match agreed {
+            Err(error) if index::is_damage(&error) => store.ask(question),
+            other => other,
+        }
+    }
+
+    fn contradicts(&self, version: &IndexedVersion) -> bool {
+        let known = self.marks.versions.get(&version.facts.name);
+        known.is_some_and(|known| known.import_number == version.facts.import_number && known.digest != version.digest)
+    }
+
+    /// All that is known of one version; `indexed` is absent if its manifest is, or cannot be trusted.
+    pub(super) fn describe(
+        &self,
+        store: &Store,
+        name: &VersionName,
+        indexed: Option<IndexedVersion>,
+    ) -> Result<Listed> {
+        let indexed = indexed.filter(|version| !self.contradicts(version));
+        let known = self.marks.versions.get(name).filter(|_| indexed.is_none());
+        let has_manifest = indexed.is_some() || store.manifests()?.stat(name)?.is_some();
+        let has_tree = store.versions().try_stat(name)?.is_some_and(|stat| stat.kind == Kind::Directory);
+        // What the history remembers of a name says nothing about a directory that was made by hand.
+        let known = known.filter(|_| has_manifest);
+        let digest = indexed.as_ref().map(|version| version.digest).or(known.map(|known| known.digest));
+        let import_number = indexed.as_ref().map(|version| version.facts.import_number);
+        let standing = digest.map(|digest| self.marks.standing(&digest)).unwrap_or_default();
+        let state = match () {
+            () if !has_manifest => State::Unmanaged,
+            () if indexed.is_none() => State::DamagedManifest,
+            () if !has_tree => State::MissingTree,
+            () if standing.bad.is_some() => State::Bad,
+            () if standing.good => State::Good,
+            () => State::Unconfirmed,
+        };
+        Ok(Listed {
+            name: name.clone(),
+            state,
+            roles: self.roles.of(name),
+            pinned: self.marks.pins.contains(name),
+            digest,
+            import_number: import_number.or(known.map(|known| known.import_number)),
+            published: indexed.map(|version| Published { facts: version.facts, counts: version.counts }),
+            standing,
+            notes: self.marks.notes.get(name).cloned().unwrap_or_default(),
+        })
+    }
+}
+
+/// Directories in `versions/` that no manifest describes and that have a version's name.
+fn unmanaged(store: &Store) -> Result<Vec<VersionName>> {
+    let manifests = store.manifests()?;
+    let mut unmanaged = Vec::new();
+    for item in store.versions().items()? {
+        let name = std::str::from_utf8(item.name.as_bytes()).ok().and_then(|text| text.parse::<VersionName>().ok());
+        let Some(name) = name.filter(|name| name.as_str().as_bytes() == item.name.as_bytes()) else { continue };
+        let is_directory = store.versions().try_stat(&name)?.is_some_and(|stat| stat.kind == Kind::Directory);
+        if is_directory && manifests.stat(&name)?.is_none() {
+            unmanaged.push(name);
+        }
+    }
+    unmanaged.sort();
+    Ok(unmanaged)
+}
