@@ -63,6 +63,13 @@ fn documents_hold_only_what_is_documented() -> Outcome {
         &["import", &two, "--version", "1.1.0", "--label", "a=b"],
         &["import", &one, "--version", "1.2.0"],
         &["du"],
+        &["list"],
+        &["show", "1.1.0"],
+        &["ls", "-R", "1.1.0"],
+        &["find", "**"],
+        &["diff", "-M", "1.0.0", "1.1.0"],
+        &["diff", "1.0.0", &two],
+        &["rebuild-index"],
         &["gc", "--free", "1", "--dry-run"],
         &["gc", "--keep-last", "2"],
         &["remove", "1.1.0"],
@@ -78,8 +85,9 @@ fn documents_hold_only_what_is_documented() -> Outcome {
                 documented.extend(words(DOCUMENTED.split_once(&format!("\n## {shape}\n")).expect("a section").1));
             }
         }
-        // "As `gc`, …"
-        if let Some(other) = own.trim_start().strip_prefix("As `").and_then(|rest| rest.split('`').next()) {
+        // "As `gc`, …", "… see `history`"
+        let others = own.trim_start().strip_prefix("As `").into_iter().chain(own.split("see `").skip(1));
+        for other in others.filter_map(|rest| rest.split('`').next()) {
             documented.extend(words(section(other).expect("a section")));
         }
         let unknown: Vec<_> = found.iter().filter(|name| !documented.contains(name.as_str())).collect();

@@ -13,6 +13,7 @@ mod documents;
 mod gc;
 mod house;
 mod import;
+mod inspect;
 mod layers;
 mod real;
 mod remove;
@@ -29,6 +30,7 @@ fn main() -> std::process::ExitCode {
         gc::tests(),
         house::tests(),
         import::tests(),
+        inspect::tests(),
         layers::tests(),
         real::tests(),
         remove::tests(),

@@ -77,4 +77,13 @@ pub enum Command {
     Gc(commands::gc::Arguments),
     Remove(commands::remove::Arguments),
     Du(commands::du::Arguments),
+    List(commands::list::Arguments),
+    Show(commands::show::Arguments),
+    Ls(commands::ls::Arguments),
+    Cat(commands::cat::Arguments),
+    Find(commands::find::Arguments),
+    Diff(commands::diff::Arguments),
+    RebuildIndex(commands::rebuild_index::Arguments),
+    Completions(commands::completions::Arguments),
+    Man(commands::man::Arguments),
 }

@@ -112,6 +112,37 @@ impl Context {
         }
     }
 
+    /// Answers with bytes as they are: contents and names that must not be changed on their way, by colours least of
+    /// all.
+    pub fn raw(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+        self.raw_result(|out| write(out).map_err(|error| Error::io("write to", "standard output", error)))
+    }
+
+    /// The same for writers that may fail otherwise, and tell what writing meets as the system's answer.
+    pub fn raw_result(&self, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        let written =
+            write(&mut out).and_then(|()| out.flush().map_err(|error| Error::io("write to", "standard output", error)));
+        match written {
+            Err(error) if error.is_io(io::ErrorKind::BrokenPipe) => {
+                // What is left in the buffer has no reader.
+                let _ = out.into_parts();
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Refuses options that choose another form of answer than the document that was asked for.
+    pub fn refuse_json_with(&self, given: &[(bool, &str)]) -> Result<()> {
+        match given.iter().find(|(given, _)| self.global.json && *given) {
+            Some((_, option)) => {
+                Err(Error::Usage(format!("--json and {option} are two forms of the answer: choose one")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Says a sentence on standard error, unless asked to be quiet.
     pub fn say(&self, sentence: impl std::fmt::Display) {
         if !self.global.quiet && !self.global.json {

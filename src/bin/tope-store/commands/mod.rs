@@ -1,11 +1,20 @@
 //! One file per command: its arguments, its call of the library, its answer.
 
 pub mod adopt;
+pub mod cat;
+pub mod completions;
+pub mod diff;
 pub mod du;
+pub mod find;
 pub mod gc;
 pub mod import;
 pub mod init;
+pub mod list;
+pub mod ls;
+pub mod man;
+pub mod rebuild_index;
 pub mod remove;
+pub mod show;
 
 use tope_store::error::Result;
 
@@ -22,6 +31,15 @@ pub fn run(context: &Context, command: Command) -> Result<Exit> {
         Command::Gc(arguments) => gc::run(context, arguments),
         Command::Remove(arguments) => remove::run(context, &arguments),
         Command::Du(arguments) => du::run(context, &arguments),
+        Command::List(arguments) => list::run(context, &arguments),
+        Command::Show(arguments) => show::run(context, &arguments),
+        Command::Ls(arguments) => ls::run(context, &arguments),
+        Command::Cat(arguments) => cat::run(context, &arguments),
+        Command::Find(arguments) => find::run(context, arguments),
+        Command::Diff(arguments) => diff::run(context, &arguments),
+        Command::RebuildIndex(arguments) => rebuild_index::run(context, &arguments),
+        Command::Completions(arguments) => completions::run(context, &arguments),
+        Command::Man(arguments) => man::run(context, &arguments),
     }
 }
 
@@ -31,4 +49,10 @@ pub fn label(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("a label has the form KEY=VALUE".into()),
     }
+}
+
+/// Writes a path as it is, ended by a NUL.
+pub fn put_null(out: &mut dyn std::io::Write, path: impl AsRef<[u8]>) -> std::io::Result<()> {
+    out.write_all(path.as_ref())?;
+    out.write_all(b"\0")
 }

@@ -34,5 +34,10 @@ pub fn elapsed(duration: std::time::Duration) -> String {
 
 /// A count with its noun.
 pub fn count(number: u64, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+    count_of(number, noun, &format!("{noun}s"))
+}
+
+/// The same for a noun with a plural of its own.
+pub fn count_of(number: u64, one: &str, many: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
 }

@@ -1,5 +1,7 @@
 //! How answers look: for people, for programs, and while they wait.
 
+pub mod entry;
 pub mod human;
 pub mod json;
 pub mod progress;
+pub mod table;
