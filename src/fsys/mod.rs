@@ -7,6 +7,7 @@
 //! - [`dir`]: directory handles and everything done to a name
 //! - [`file`](mod@file): open files: metadata, attributes, cloning
 //! - [`append`]: files that only grow
+//! - [`beneath`]: following symbolic links, but never out of a directory
 //! - [`durable`]: the one place that replaces a file and makes it durable
 //! - [`lock`]: kernel locks and who holds them
 //! - [`remove`]: removal of whole trees, never across a mount
@@ -19,6 +20,7 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod append;
+pub mod beneath;
 pub mod dir;
 pub mod durable;
 pub mod file;

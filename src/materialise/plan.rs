@@ -26,6 +26,13 @@ pub struct PlanDir {
     pub files: Vec<PlanFile>,
 }
 
+impl PlanDir {
+    /// Whether a service writes here: into private files, and whatever it puts beside them.
+    pub fn holds_private_files(&self) -> bool {
+        self.files.iter().any(|file| matches!(file.what, What::Private { .. }))
+    }
+}
+
 /// One name that is not a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanFile {

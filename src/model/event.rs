@@ -70,6 +70,30 @@ pub enum Action {
 }
 
 impl Action {
+    /// All that this build knows.
+    pub const ALL: [Self; 20] = [
+        Self::Init,
+        Self::Import,
+        Self::Adopt,
+        Self::Activate,
+        Self::Rollback,
+        Self::Confirm,
+        Self::Bad,
+        Self::Good,
+        Self::Pin,
+        Self::Unpin,
+        Self::Note,
+        Self::FactorySet,
+        Self::Remove,
+        Self::Gc,
+        Self::Repair,
+        Self::ExternalChange,
+        Self::RemovedByHand,
+        Self::HistoryCut,
+        Self::HistoryReset,
+        Self::Checkpoint,
+    ];
+
     /// The stable name, as it stands in the history and in JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -124,6 +148,20 @@ pub struct Evidence {
     /// The unit's last log lines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<String>,
+}
+
+impl std::fmt::Display for Evidence {
+    /// "http: status 500 (exit code 1)".
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", crate::error::Shown::text(&self.check))?;
+        if !self.detail.is_empty() {
+            write!(f, ": {}", crate::error::Shown::text(&self.detail))?;
+        }
+        match self.exit_code {
+            Some(code) => write!(f, " (exit code {code})"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// One event. Fields that do not apply are absent from the line.

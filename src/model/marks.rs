@@ -126,6 +126,11 @@ impl Marks {
     }
 
     fn switch(&mut self, event: &Event, version: &VersionName) {
+        if event.role == Some(Role::Previous) {
+            // What a rollback found for `previous` afterwards; nothing was switched.
+            self.roles.insert(Role::Previous, version.clone());
+            return;
+        }
         if let Some(digest) = event.digest {
             let standing = self.standings.entry(digest).or_default();
             standing.was_current = true;
@@ -134,7 +139,7 @@ impl Marks {
         match (event.action, &event.from) {
             (Action::Activate, Some(from)) => drop(self.roles.insert(Role::Previous, from.clone())),
             (Action::Rollback, _) => {
-                // Its own link moved up, or the next older one takes its place; recorded with `role` if so.
+                // Its own link moved up, or the next older one takes its place; recorded in an event of its own if so.
                 self.roles.remove(&Role::Previous);
                 if let Some(left) = event.from_digest {
                     self.standings.entry(left).or_default().left = true;
@@ -186,6 +191,20 @@ mod tests {
         marks.apply(&about(Action::Confirm));
         assert_eq!(marks.bad(&digest), None);
         assert!(marks.standing(&digest).good);
+    }
+
+    #[test]
+    fn after_a_rollback_previous_is_what_its_own_event_says() {
+        let (one, two, three): (VersionName, VersionName, VersionName) =
+            ("v1".parse().unwrap(), "v2".parse().unwrap(), "v3".parse().unwrap());
+        let digest = Some(Digest(TreeId::from_bytes([1; 32])));
+        let mut marks = Marks::default();
+        marks.apply(&Event { from: Some(two.clone()), ..Event::about(Action::Activate, &three, None) });
+        marks.apply(&Event { from: Some(three), ..Event::about(Action::Rollback, &two, None) });
+        assert_eq!(marks.roles, BTreeMap::from([(Role::Current, two.clone())]));
+        marks.apply(&Event { role: Some(Role::Previous), ..Event::about(Action::Rollback, &one, digest) });
+        assert_eq!(marks.roles, BTreeMap::from([(Role::Current, two), (Role::Previous, one)]));
+        assert_eq!(marks.standings, BTreeMap::new(), "it was not current because of that");
     }
 
     #[test]

@@ -1,21 +1,32 @@
 //! Use cases, one per file: `Options` in, `Report` out, one public function. The only place where stages meet.
 
+pub mod activate;
 pub mod adopt;
 pub mod browse;
+pub mod check;
 pub mod configuration;
+pub mod confirm;
 pub mod contents;
 pub mod diff;
 pub mod du;
+pub mod factory;
 pub mod find;
 mod footprint;
 pub mod gc;
+pub mod history;
 pub mod import;
 pub mod init;
 mod inventory;
+pub mod link;
 pub mod list;
+pub mod note;
 mod patch;
+pub mod pin;
 pub mod publish;
 pub mod rebuild_index;
 pub mod remove;
+pub mod rollback;
 mod shared_state;
 pub mod show;
+pub mod status;
+pub mod switching;

@@ -21,6 +21,7 @@ pub mod recover;
 pub mod removal;
 pub mod resolve;
 pub mod source_cache;
+pub mod survey;
 
 use std::num::NonZeroUsize;
 use std::ops::Deref;
@@ -59,6 +60,8 @@ pub struct Store {
     layout: Layout,
     settings: Settings,
     format: Format,
+    /// Why the format file tells nothing, in a store that was opened all the same.
+    format_problem: Option<String>,
     clock: Box<dyn Clock + Send>,
     root: Dir,
     versions: Dir,
@@ -76,6 +79,48 @@ impl Store {
     /// - [`Error::UnsupportedFormat`] if this build may not read it;
     /// - [`Error::Refused`] if `store/` and `versions/` are on two file systems.
     pub fn open(layout: Layout, settings: Settings) -> Result<Self> {
+        Self::open_parts(layout, settings, |dir, layout| {
+            let text = dir.try_read(layout::FORMAT)?.ok_or_else(|| Error::NoStore { root: layout.root() })?;
+            let format = Format::parse(&text).map_err(|error| match error {
+                FormatError::Malformed(detail) => Error::corrupt("format file", dir.path_of(layout::FORMAT), detail),
+                FormatError::Incompatible(_) => {
+                    Error::UnsupportedFormat { root: layout.root(), detail: error.to_string() }
+                }
+            })?;
+            Ok((format, None))
+        })
+        .and_then(|store| {
+            let together = store.dir.stat_self()?.device == store.versions.stat_self()?.device;
+            if together { Ok(store) } else { Err(two_file_systems(&store.layout)) }
+        })
+    }
+
+    /// Opens the store at `layout` whatever its format is: for going back and for looking, which need links and trees
+    /// only. Where the format is not known, nothing but links may be written.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoStore`] if there is none.
+    pub fn open_leniently(layout: Layout, settings: Settings) -> Result<Self> {
+        Self::open_parts(layout, settings, |dir, _| {
+            let known = match dir.try_read(layout::FORMAT) {
+                Ok(Some(text)) => Format::parse(&text).map_err(|error| error.to_string()),
+                Ok(None) => Err("the format file is missing".into()),
+                Err(error) => Err(error.to_string()),
+            };
+            let user_owned = dir.stat_self()?.uid != 0;
+            Ok(match known {
+                Ok(format) => (format, None),
+                Err(problem) => (Format::new(user_owned, false), Some(problem)),
+            })
+        })
+    }
+
+    fn open_parts(
+        layout: Layout,
+        settings: Settings,
+        format: impl FnOnce(&Dir, &Layout) -> Result<(Format, Option<String>)>,
+    ) -> Result<Self> {
         let no_store = |error: Error| match error {
             error if error.is_io(std::io::ErrorKind::NotFound) => Error::NoStore { root: layout.root() },
             other => other,
@@ -83,15 +128,8 @@ impl Store {
         let root = Dir::open(layout.root()).map_err(no_store)?;
         let dir = root.open_dir(layout::STORE).map_err(no_store)?;
         let versions = root.open_dir(layout::VERSIONS).map_err(no_store)?;
-        let text = dir.try_read(layout::FORMAT)?.ok_or_else(|| Error::NoStore { root: layout.root() })?;
-        let format = Format::parse(&text).map_err(|error| match error {
-            FormatError::Malformed(detail) => Error::corrupt("format file", dir.path_of(layout::FORMAT), detail),
-            FormatError::Incompatible(_) => Error::UnsupportedFormat { root: layout.root(), detail: error.to_string() },
-        })?;
+        let (format, format_problem) = format(&dir, &layout)?;
         let stat = dir.stat_self()?;
-        if stat.device != versions.stat_self()?.device {
-            return Err(two_file_systems(&layout));
-        }
         let owner = (stat.uid, stat.gid);
         // What root makes in a user's store is the user's, who must be able to go on with it.
         let owned = |dir: Dir| match system::effective_uid() {
@@ -103,6 +141,7 @@ impl Store {
             layout,
             settings,
             format,
+            format_problem,
             clock: Box::new(SystemClock),
             root,
             versions,
@@ -269,13 +308,28 @@ impl Store {
     ///
     /// [`Error::Refused`] says why not.
     pub fn check_writable(&self) -> Result<()> {
-        let unknown = self.format.unwritable_because();
-        if !unknown.is_empty() {
-            return Err(Error::UnsupportedFormat {
-                root: self.layout.root(),
-                detail: format!("writing needs features that this build does not know: {}", unknown.join(", ")),
-            });
+        match self.format_obstacle() {
+            Some(detail) => Err(Error::UnsupportedFormat { root: self.layout.root(), detail }),
+            None => self.check_user(),
         }
+    }
+
+    /// Why this build may not write to this store, as far as its format is concerned.
+    pub fn format_obstacle(&self) -> Option<String> {
+        if self.format_problem.is_some() {
+            return self.format_problem.clone();
+        }
+        let unknown = self.format.unwritable_because();
+        let detail = || format!("writing needs features that this build does not know: {}", unknown.join(", "));
+        (!unknown.is_empty()).then(detail)
+    }
+
+    /// Whether this user may write here.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] for everybody but the store's owner and root.
+    pub fn check_user(&self) -> Result<()> {
         let uid = system::effective_uid();
         if uid != self.owner.0 && uid != 0 {
             return Err(Error::refused_with(

@@ -8,15 +8,24 @@
 #[macro_use]
 mod support;
 
+mod activate;
 mod adopt;
+mod confirm;
 mod documents;
+mod factory;
 mod gc;
+mod history;
 mod house;
 mod import;
 mod inspect;
 mod layers;
+mod link;
+mod note;
+mod pin;
 mod real;
 mod remove;
+mod rollback;
+mod status;
 
 use libtest_mimic::Arguments;
 
@@ -25,15 +34,24 @@ fn main() -> std::process::ExitCode {
     // Loop mounts and many processes: more at once than processors only makes each slower.
     arguments.test_threads = arguments.test_threads.or(std::thread::available_parallelism().ok().map(usize::from));
     let tests = [
+        activate::tests(),
         adopt::tests(),
+        confirm::tests(),
         documents::tests(),
+        factory::tests(),
         gc::tests(),
+        history::tests(),
         house::tests(),
         import::tests(),
         inspect::tests(),
         layers::tests(),
+        link::tests(),
+        note::tests(),
+        pin::tests(),
         real::tests(),
         remove::tests(),
+        rollback::tests(),
+        status::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit_code()
 }

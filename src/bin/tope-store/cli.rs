@@ -86,4 +86,21 @@ pub enum Command {
     RebuildIndex(commands::rebuild_index::Arguments),
     Completions(commands::completions::Arguments),
     Man(commands::man::Arguments),
+    Activate(commands::activate::Arguments),
+    Rollback(commands::rollback::Arguments),
+    Confirm(commands::confirm::Arguments),
+    Factory(commands::factory::Arguments),
+    Link(commands::link::Arguments),
+    Pin(commands::pin::Arguments),
+    Unpin(commands::unpin::Arguments),
+    Note(commands::note::Arguments),
+    Status(commands::status::Arguments),
+    History(commands::history::Arguments),
+}
+
+impl Command {
+    /// Whether the command must work whatever is wrong with the configuration: going back and looking.
+    pub fn is_fire_exit(&self) -> bool {
+        matches!(self, Self::Rollback(_) | Self::Status(_))
+    }
 }

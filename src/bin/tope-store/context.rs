@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tope_store::config::{Config, DEFAULT_CONFIG_PATH};
-use tope_store::error::{Error, Result, Shown};
+use tope_store::error::{Error, Result, Shown, chain};
 use tope_store::layout::{self, Layout};
 use tope_store::store::{Settings, Store};
 
@@ -26,8 +26,9 @@ pub struct Context {
 }
 
 impl Context {
-    /// Reads the configuration and sets up signals, logging and limits.
-    pub fn new(global: &Global) -> Result<Self> {
+    /// Reads the configuration and sets up signals, logging and limits. A `fire_exit` opens with a configuration that
+    /// cannot be read as well: then it is as if there were none.
+    pub fn new(global: &Global, fire_exit: bool) -> Result<Self> {
         match global.color {
             Color::Auto => {}
             Color::Always => anstream::ColorChoice::Always.write_global(),
@@ -46,16 +47,13 @@ impl Context {
         if !global.lock_timeout.is_finite() || !(0.0..=1e9).contains(&global.lock_timeout) {
             return Err(Error::Usage("--lock-timeout takes a number of seconds, 0 or more".into()));
         }
-        let config = match &global.config {
-            Some(path) => tope_store::ops::configuration::load(path)?
-                .ok_or_else(|| Error::io("open", path, io::Error::from(io::ErrorKind::NotFound)))?,
-            None => {
-                let layout = Layout::new("/", global.sysroot.clone());
-                tope_store::ops::configuration::load(&layout.in_sysroot(Path::new(DEFAULT_CONFIG_PATH)))?
-                    .unwrap_or_default()
-            }
-        };
-        Ok(Self { global: global.clone(), config, interrupted })
+        let mut context = Self { global: global.clone(), config: Config::default(), interrupted };
+        match configuration(global) {
+            Ok(config) => context.config = config,
+            Err(error) if fire_exit => context.warn(format_args!("{}; going on without it", chain(&error))),
+            Err(error) => return Err(error),
+        }
+        Ok(context)
     }
 
     /// The configuration.
@@ -89,6 +87,11 @@ impl Context {
     /// Opens the store.
     pub fn store(&self) -> Result<Store> {
         Store::open(self.layout(), self.settings())
+    }
+
+    /// Opens the store whatever its format: for going back and for looking.
+    pub fn store_leniently(&self) -> Result<Store> {
+        Store::open_leniently(self.layout(), self.settings())
     }
 
     /// An observer that shows progress where somebody looks.
@@ -164,6 +167,19 @@ impl Context {
     }
 }
 
+/// The configuration that is named, or the one at its usual place.
+fn configuration(global: &Global) -> Result<Config> {
+    match &global.config {
+        Some(path) => tope_store::ops::configuration::load(path)?
+            .ok_or_else(|| Error::io("open", path, io::Error::from(io::ErrorKind::NotFound))),
+        None => {
+            let layout = Layout::new("/", global.sysroot.clone());
+            let loaded = tope_store::ops::configuration::load(&layout.in_sysroot(Path::new(DEFAULT_CONFIG_PATH)))?;
+            Ok(loaded.unwrap_or_default())
+        }
+    }
+}
+
 /// Reports an error before there is a context.
 pub fn fail_early(global: &Global, error: &Error) -> Exit {
     if global.json {
@@ -177,18 +193,6 @@ pub fn fail_early(global: &Global, error: &Error) -> Exit {
         }
     }
     Exit::of(error)
-}
-
-/// An error with all its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// The name behind this process: who called sudo, or who is logged in.

@@ -17,7 +17,7 @@ fn main() -> std::process::ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
-    let code = match Context::new(&cli.global) {
+    let code = match Context::new(&cli.global, cli.command.is_fire_exit()) {
         Ok(context) => match commands::run(&context, cli.command) {
             Ok(exit) => exit,
             Err(error) => context.fail(&error),

@@ -191,3 +191,64 @@ impl Fixture {
         std::fs::read_link(self.path(path)).map(|target| target.display().to_string()).unwrap_or_default()
     }
 }
+
+/// Replaces what differs from run to run: times, durations, numbers of processes, free space, the fixture's own path.
+pub fn redacted(fixture: &Fixture, document: &Value) -> Value {
+    match document {
+        Value::Object(fields) => {
+            let redact = |(name, value): (&String, &Value)| {
+                let varies = matches!(
+                    name.as_str(),
+                    "time" | "synchronised" | "pid" | "user" | "uid" | "free_bytes" | "free_inodes" | "duration_ms"
+                ) || name.ends_with("_ms");
+                let value = if varies { Value::from("…") } else { redacted(fixture, value) };
+                (name.clone(), value)
+            };
+            Value::Object(fields.iter().map(redact).collect())
+        }
+        Value::Array(values) => values.iter().map(|value| redacted(fixture, value)).collect(),
+        Value::String(text) => Value::from(text.replace(fixture.dir.to_str().expect("a plain path"), "DIR")),
+        other => other.clone(),
+    }
+}
+
+/// A store with releases `v1.0.0`, `v1.1.0`, … made by [`tree::release`], none of them activated.
+pub fn releases(count: u32) -> Fixture {
+    with_releases(Fixture::new(), count)
+}
+
+/// The same in a given store.
+pub fn with_releases(fixture: Fixture, count: u32) -> Fixture {
+    for number in 0..count {
+        tree::release(fixture.beside("source"), number);
+        fixture.import("source", &format!("1.{number}.0"));
+    }
+    fixture
+}
+
+/// Runs the command as another user, who may enter the fixture's directory but owns nothing in it.
+pub fn run_as(fixture: &Fixture, uid: u32, arguments: &[&str]) -> Result<Ran, Skipped> {
+    use std::os::unix::fs::PermissionsExt;
+    needs_root()?;
+    needs_program("setpriv")?;
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&fixture.dir, open).expect("a mode");
+    // The build's own directory need not be open to others.
+    let copy = fixture.beside("tope-store");
+    if !copy.exists() {
+        std::fs::copy(binary(), &copy).expect("a copy of the binary");
+    }
+    let mut command = Command::new("setpriv");
+    command.args([format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".into()]).arg(copy);
+    command.arg("--root").arg(fixture.root()).arg("--config").arg(fixture.config()).args(arguments);
+    Ok(Ran::of(&command.stdin(Stdio::null()).output().expect("setpriv runs")))
+}
+
+/// Lifts the immutable flags of an isolated factory version when dropped, so that the fixture can be removed.
+pub struct Thawed<'a>(pub &'a Fixture);
+
+impl Drop for Thawed<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("chattr").args(["-R", "-f", "-i"]).arg(self.0.path("versions")).output();
+    }
+}

@@ -6,11 +6,14 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 use tope_store::error::{Error, Result};
-use tope_store::model::VersionName;
+use tope_store::model::{Selector, VersionName};
 use tope_store::object::LinkPolicy;
+use tope_store::ops::activate::{self, Report as Activated};
 use tope_store::ops::import::pyc::PycPolicy;
 use tope_store::ops::import::{Input, Mode, Options, Report, Reread, import};
+use tope_store::store::Store;
 
+use super::activate::{Document as SwitchDocument, say_warnings, sentence};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::render::human;
@@ -48,6 +51,9 @@ pub struct Arguments {
     /// Fail where hardlinks cannot be made, instead of copying
     #[arg(long)]
     require_hardlinks: bool,
+    /// Switch to it when it is there, as activate does
+    #[arg(long, conflicts_with = "dry_run")]
+    activate: bool,
     /// Read and hash everything, write nothing, and say what would happen
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -84,6 +90,8 @@ struct Document<'a> {
     unread_files: u64,
     elapsed_ms: u128,
     warnings: Vec<WarningDocument<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    activated: Option<SwitchDocument>,
 }
 
 #[derive(Serialize)]
@@ -126,11 +134,30 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     for warning in &report.warnings {
         context.warn(&warning.message);
     }
-    answer(context, &report)?;
+    let activated = match arguments.activate {
+        true => Some(switch(context, &store, &report)?),
+        false => None,
+    };
+    answer(context, &report, activated.as_ref())?;
     Ok(Exit::Done)
 }
 
-fn answer(context: &Context, report: &Report) -> Result<()> {
+/// Activates what was imported. If that is refused, the version is there all the same.
+fn switch(context: &Context, store: &Store, report: &Report) -> Result<Activated> {
+    let selector = Selector::Name(report.version.clone());
+    let activated = activate::activate(store, &selector, &activate::Options::default(), &context.progress());
+    let activated = activated.inspect_err(|_| {
+        context.say(format_args!(
+            "{} is imported ({}); only switching to it failed",
+            report.version,
+            report.digest.short()
+        ));
+    })?;
+    say_warnings(context, &activated.external_changes, &activated.warnings);
+    Ok(activated)
+}
+
+fn answer(context: &Context, report: &Report, activated: Option<&Activated>) -> Result<()> {
     let document = Document {
         version: report.version.as_str(),
         digest: report.digest.to_string(),
@@ -150,11 +177,13 @@ fn answer(context: &Context, report: &Report) -> Result<()> {
         unread_files: report.unread_files,
         elapsed_ms: report.elapsed.as_millis(),
         warnings: report.warnings.iter().map(|w| WarningDocument { kind: w.kind, message: &w.message }).collect(),
+        activated: activated.map(SwitchDocument::of),
     };
     context.answer(&document, |out| {
         let Report { version, digest, files, total_bytes, new_objects, new_bytes, .. } = report;
         if report.already_there {
-            return writeln!(out, "{version} is there already, with the same contents ({})", digest.short());
+            writeln!(out, "{version} is there already, with the same contents ({})", digest.short())?;
+            return tell_switch(out, activated);
         }
         let verb = if report.dry_run { "would import" } else { "imported" };
         writeln!(out, "{verb} {version} ({}) in {}", digest.short(), human::elapsed(report.elapsed))?;
@@ -166,6 +195,14 @@ fn answer(context: &Context, report: &Report) -> Result<()> {
             human::count(*new_objects, "new object"),
             human::size(*new_bytes),
             human::size(shared)
-        )
+        )?;
+        tell_switch(out, activated)
     })
+}
+
+fn tell_switch(out: &mut dyn std::io::Write, activated: Option<&Activated>) -> std::io::Result<()> {
+    match activated {
+        Some(activated) => writeln!(out, "{}", sentence(activated)),
+        None => Ok(()),
+    }
 }

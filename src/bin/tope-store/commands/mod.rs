@@ -1,20 +1,30 @@
 //! One file per command: its arguments, its call of the library, its answer.
 
+pub mod activate;
 pub mod adopt;
 pub mod cat;
 pub mod completions;
+pub mod confirm;
 pub mod diff;
 pub mod du;
+pub mod factory;
 pub mod find;
 pub mod gc;
+pub mod history;
 pub mod import;
 pub mod init;
+pub mod link;
 pub mod list;
 pub mod ls;
 pub mod man;
+pub mod note;
+pub mod pin;
 pub mod rebuild_index;
 pub mod remove;
+pub mod rollback;
 pub mod show;
+pub mod status;
+pub mod unpin;
 
 use tope_store::error::Result;
 
@@ -40,6 +50,16 @@ pub fn run(context: &Context, command: Command) -> Result<Exit> {
         Command::RebuildIndex(arguments) => rebuild_index::run(context, &arguments),
         Command::Completions(arguments) => completions::run(context, &arguments),
         Command::Man(arguments) => man::run(context, &arguments),
+        Command::Activate(arguments) => activate::run(context, arguments),
+        Command::Rollback(arguments) => rollback::run(context, arguments),
+        Command::Confirm(arguments) => confirm::run(context, arguments),
+        Command::Factory(arguments) => factory::run(context, arguments),
+        Command::Link(arguments) => link::run(context, arguments),
+        Command::Pin(arguments) => pin::run(context, &arguments),
+        Command::Unpin(arguments) => unpin::run(context, &arguments),
+        Command::Note(arguments) => note::run(context, &arguments),
+        Command::Status(arguments) => status::run(context, &arguments),
+        Command::History(arguments) => history::run(context, arguments),
     }
 }
 

@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
-use tope_store::error::Error;
+use tope_store::error::{Error, chain};
 
 /// Version of all documents.
 const SCHEMA: u32 = 1;
@@ -40,7 +40,7 @@ struct FailureBody {
 impl Failure {
     /// The document for an error.
     pub fn of(error: &Error) -> Self {
-        Self { error: FailureBody { kind: error.name(), message: crate::context::chain(error), hint: error.hint() } }
+        Self { error: FailureBody { kind: error.name(), message: chain(error), hint: error.hint() } }
     }
 }
 

@@ -3,5 +3,6 @@
 pub mod entry;
 pub mod human;
 pub mod json;
+pub mod problems;
 pub mod progress;
 pub mod table;

@@ -18,7 +18,10 @@ impl Progress {
     pub fn new(hidden: bool, interrupted: Arc<AtomicBool>) -> Self {
         let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(10) };
         let bar = ProgressBar::with_draw_target(None, target);
-        bar.enable_steady_tick(Duration::from_millis(100));
+        // The tick is a thread, and a fire exit should need none.
+        if !bar.is_hidden() {
+            bar.enable_steady_tick(Duration::from_millis(100));
+        }
         Self { bar, interrupted }
     }
 }

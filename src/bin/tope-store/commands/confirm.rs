@@ -1,0 +1,49 @@
+//! `confirm`
+
+use clap::Args;
+use serde::Serialize;
+use tope_store::error::Result;
+use tope_store::model::Selector;
+use tope_store::ops::confirm::{Options, confirm};
+
+use crate::context::Context;
+use crate::exit::Exit;
+
+/// Accept a version: it counts as good, and a bad mark goes
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tope-store confirm                                 the current version works
+  tope-store confirm 1.2.0 --reason 'it was the cable'")]
+pub struct Arguments {
+    /// A version, a role, or the beginning of a digest [default: current]
+    version: Option<Selector>,
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Document {
+    version: String,
+    digest: String,
+    was_bad: Option<String>,
+    changed: bool,
+}
+
+pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
+    let options = Options { version: arguments.version, reason: arguments.reason };
+    let report = confirm(&context.store()?, &options)?;
+    let was_bad = report.was_bad.as_ref().map(ToString::to_string);
+    let document = Document {
+        version: report.version.to_string(),
+        digest: report.digest.to_string(),
+        was_bad: was_bad.clone(),
+        changed: report.changed,
+    };
+    context.answer(&document, |out| match (report.changed, was_bad) {
+        (false, _) => writeln!(out, "{} is good already", report.version),
+        (true, None) => writeln!(out, "{} is good", report.version),
+        (true, Some(why)) => writeln!(out, "{} is good; it was marked bad ({why})", report.version),
+    })?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,107 @@
+//! `rollback`
+
+use clap::Args;
+use serde::Serialize;
+use tope_store::error::Result;
+use tope_store::model::Selector;
+use tope_store::ops::rollback::{Left, Options, Report, rollback};
+use tope_store::ops::switching::BadVersions;
+
+use super::activate::{Check, outcome, say_warnings};
+use crate::context::Context;
+use crate::exit::Exit;
+
+/// Go back to the previous version, else to the factory version
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tope-store rollback                                to previous, else to factory
+  tope-store rollback --to factory --reason 'no network since the update'
+  tope-store rollback --to 1.0.3 --not-bad           the version that is left is fine
+
+Works on a full disk, without an index, and while an import or a gc runs. The version that is left is marked bad, so
+that no automatic step returns to it; --not-bad leaves it as it is, and confirm clears the mark.
+--json gives from, to, level (1: previous, 2: factory, 0: the version asked for), outcome (done, unchanged).")]
+pub struct Arguments {
+    /// previous, factory, or a version [default: previous, else factory]
+    #[arg(long, value_name = "WHERE")]
+    to: Option<Selector>,
+    /// How closely to check it before: every name, every byte, or not at all
+    #[arg(long, value_name = "HOW", default_value = "quick")]
+    verify: Check,
+    /// Do not mark the version that is left as bad
+    #[arg(long)]
+    not_bad: bool,
+    /// Go back to a version that is marked bad all the same
+    #[arg(long)]
+    force: bool,
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    from: Option<String>,
+    to: String,
+    level: u8,
+    outcome: &'static str,
+    digest: Option<String>,
+    marked_bad: bool,
+    previous: Option<String>,
+    recorded: bool,
+    external_changes: &'a [String],
+    warnings: &'a [String],
+    switched_after_ms: u128,
+    elapsed_ms: u128,
+}
+
+pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
+    let options = Options {
+        to: arguments.to,
+        verify: arguments.verify.verify(),
+        bad: if arguments.force { BadVersions::Accept } else { BadVersions::Refuse },
+        left: if arguments.not_bad { Left::Unmarked } else { Left::Bad },
+        reason: arguments.reason,
+    };
+    let store = context.store_leniently()?;
+    let progress = context.progress();
+    let report = rollback(&store, &options, &progress)?;
+    drop(progress);
+    say_warnings(context, &report.external_changes, &report.warnings);
+    answer(context, &report)?;
+    Ok(Exit::Done)
+}
+
+fn answer(context: &Context, report: &Report) -> Result<()> {
+    let document = Document {
+        from: report.from.as_ref().map(ToString::to_string),
+        to: report.to.to_string(),
+        level: report.level,
+        outcome: outcome(report.changed),
+        digest: report.digest.map(|digest| digest.to_string()),
+        marked_bad: report.marked_bad,
+        previous: report.previous.as_ref().map(ToString::to_string),
+        recorded: report.recorded,
+        external_changes: &report.external_changes,
+        warnings: &report.warnings,
+        switched_after_ms: report.switched_after.as_millis(),
+        elapsed_ms: report.elapsed.as_millis(),
+    };
+    context.answer(&document, |out| {
+        let Report { from, to, .. } = report;
+        let Some(from) = from.as_ref().filter(|_| report.changed) else {
+            return match report.changed {
+                true => writeln!(out, "current is now {to}"),
+                false => writeln!(out, "{to} is current already"),
+            };
+        };
+        writeln!(out, "current is now {to} (was {from})")?;
+        if report.marked_bad {
+            writeln!(out, "{from} is marked bad; to clear that: tope-store confirm {from}")?;
+        }
+        match &report.previous {
+            Some(previous) => writeln!(out, "previous is now {previous}"),
+            None => writeln!(out, "there is no previous version to go back to any longer"),
+        }
+    })
+}

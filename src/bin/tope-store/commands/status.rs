@@ -1,0 +1,243 @@
+//! `status`
+
+use std::io::{self, Write};
+
+use clap::Args;
+use serde::Serialize;
+use tope_store::error::{Result, Shown};
+use tope_store::history::State;
+use tope_store::model::{Role, VersionName};
+use tope_store::ops::status::{CurrentHealth, Options, Report, RoleStatus, Standing, status};
+use tope_store::refs::{RoleLink, Spelling};
+
+use super::activate::Check;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::render::human;
+use crate::render::problems::{self, ProblemDocument};
+
+/// Tell what runs, whether it is sound, and what was changed by hand
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tope-store status
+  tope-store status --verify full                    read every byte of the current version
+  tope-store --json status
+
+Works for every user and on a read-only mount. Exit code 3 if current is missing or leads to no version, else 0.")]
+pub struct Arguments {
+    /// How closely to check the current version: every name, every byte, or not at all
+    #[arg(long, value_name = "HOW", default_value = "quick")]
+    verify: Check,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    root: String,
+    current: RoleDocument,
+    previous: RoleDocument,
+    factory: RoleDocument,
+    health: HealthDocument,
+    versions: usize,
+    without_tree: Vec<&'a str>,
+    unmanaged: Vec<&'a str>,
+    history: &'static str,
+    history_detail: Option<String>,
+    abandoned: Option<&'a [String]>,
+    free_bytes: u64,
+    free_inodes: Option<u64>,
+    format_obstacle: Option<&'a str>,
+}
+
+#[derive(Serialize, Default)]
+struct RoleDocument {
+    version: Option<String>,
+    link: &'static str,
+    target: Option<String>,
+    digest: Option<String>,
+    state: &'static str,
+    evidence: Option<String>,
+    recorded: Option<String>,
+    changed_by_hand: bool,
+}
+
+#[derive(Serialize)]
+struct HealthDocument {
+    checked: bool,
+    ok: Option<bool>,
+    not_checked_because: Option<String>,
+    problems: Vec<ProblemDocument>,
+    unseen: u64,
+}
+
+/// How a link is written, in a stable word, and its target where that is not the plain name.
+fn spelling(link: &RoleLink) -> (&'static str, Option<String>) {
+    let text = |target: &[u8]| Some(Shown::bytes(target).to_string());
+    match link {
+        RoleLink::Absent => ("absent", None),
+        RoleLink::NotALink(_) => ("not-a-link", None),
+        RoleLink::Dangling { target } => ("dangling", text(target)),
+        RoleLink::Foreign { target } => ("foreign", text(target)),
+        RoleLink::Version { spelling: Spelling::Plain, .. } => ("plain", None),
+        RoleLink::Version { spelling: Spelling::Roundabout { target }, .. } => ("roundabout", text(target)),
+        RoleLink::Version { spelling: Spelling::Through(role), .. } => ("through-role", Some(role.to_string())),
+    }
+}
+
+fn standing(standing: &Standing) -> &'static str {
+    match standing {
+        Standing::Good => "good",
+        Standing::Bad(_) => "bad",
+        Standing::Unknown => "unknown",
+        Standing::Unmanaged => "unmanaged",
+    }
+}
+
+impl RoleDocument {
+    fn of(status: &RoleStatus) -> Self {
+        let (link, target) = spelling(&status.link);
+        let evidence = match &status.standing {
+            Standing::Bad(evidence) => Some(evidence.to_string()),
+            _ => None,
+        };
+        Self {
+            version: status.link.version().map(ToString::to_string),
+            link,
+            target,
+            digest: status.digest.map(|digest| digest.to_string()),
+            state: standing(&status.standing),
+            evidence,
+            recorded: status.recorded.as_ref().map(ToString::to_string),
+            changed_by_hand: status.changed_by_hand,
+        }
+    }
+}
+
+/// The state of the history in a stable word, and what is wrong.
+pub fn history_state(state: &State) -> (&'static str, Option<String>) {
+    match state {
+        State::Sound => ("sound", None),
+        State::Missing => ("missing", None),
+        State::Torn { bytes, .. } => ("torn", Some(format!("the last append did not end: {bytes} bytes"))),
+        State::Broken { segment, line, detail } => ("broken", Some(format!("{segment} line {line}: {detail}"))),
+    }
+}
+
+pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
+    let store = context.store_leniently()?;
+    let progress = context.progress();
+    let report = status(&store, &Options { verify: arguments.verify.verify() }, &progress)?;
+    drop(progress);
+    let root = store.layout().root().display().to_string();
+    let role = |role| report.role(role).map(RoleDocument::of).unwrap_or_default();
+    let (history, history_detail) = history_state(&report.history);
+    let document = Document {
+        root: root.clone(),
+        current: role(Role::Current),
+        previous: role(Role::Previous),
+        factory: role(Role::Factory),
+        health: health(&report.health),
+        versions: report.versions,
+        without_tree: report.without_tree.iter().map(VersionName::as_str).collect(),
+        unmanaged: report.unmanaged.iter().map(VersionName::as_str).collect(),
+        history,
+        history_detail,
+        abandoned: report.abandoned.as_deref(),
+        free_bytes: report.free_bytes,
+        free_inodes: report.free_inodes,
+        format_obstacle: report.format_obstacle.as_deref(),
+    };
+    context.answer(&document, |out| tell(out, &root, &report))?;
+    Ok(if report.has_current() { Exit::Done } else { Exit::NotFound })
+}
+
+fn health(health: &CurrentHealth) -> HealthDocument {
+    match health {
+        CurrentHealth::Checked(checked) => HealthDocument {
+            checked: true,
+            ok: Some(checked.is_sound()),
+            not_checked_because: None,
+            problems: problems::documents(checked),
+            unseen: checked.unseen,
+        },
+        CurrentHealth::NotChecked(why) => HealthDocument {
+            checked: false,
+            ok: None,
+            not_checked_because: Some(why.clone()),
+            problems: Vec::new(),
+            unseen: 0,
+        },
+    }
+}
+
+fn tell(out: &mut dyn Write, root: &str, report: &Report) -> io::Result<()> {
+    writeln!(out, "store     {root}")?;
+    for status in &report.roles {
+        tell_role(out, status)?;
+    }
+    match &report.health {
+        CurrentHealth::Checked(checked) => {
+            let unexpected = checked.problems.len() - checked.damage().count();
+            let unseen = if checked.unseen > 0 { ", as far as you may look" } else { "" };
+            match (checked.damage().count(), unexpected) {
+                (0, 0) => writeln!(out, "health    as imported{unseen}")?,
+                (0, _) => writeln!(out, "health    as imported{unseen}, with names that are no part of it:")?,
+                _ => writeln!(out, "health    damaged{unseen}:")?,
+            }
+            for problem in &checked.problems {
+                writeln!(out, "          {problem}")?;
+            }
+        }
+        CurrentHealth::NotChecked(why) => writeln!(out, "health    not checked: {why}")?,
+    }
+    writeln!(out, "versions  {}", report.versions)?;
+    let names = |names: &[VersionName]| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if !report.unmanaged.is_empty() {
+        writeln!(out, "unmanaged {} (made by hand; adopt takes them in)", names(&report.unmanaged))?;
+    }
+    if !report.without_tree.is_empty() {
+        writeln!(out, "missing   {} (tree removed by hand)", names(&report.without_tree))?;
+    }
+    let (state, detail) = history_state(&report.history);
+    writeln!(out, "history   {state}{}", detail.map(|detail| format!(" ({detail})")).unwrap_or_default())?;
+    if let Some(abandoned) = report.abandoned.as_ref().filter(|abandoned| !abandoned.is_empty()) {
+        writeln!(
+            out,
+            "left over {} (the next import removes it)",
+            human::count(abandoned.len() as u64, "interrupted run")
+        )?;
+    }
+    let inodes = report.free_inodes.map(|inodes| format!(", {inodes} inodes")).unwrap_or_default();
+    writeln!(out, "free      {}{inodes}", human::size(report.free_bytes))?;
+    if let Some(obstacle) = &report.format_obstacle {
+        writeln!(out, "format    not supported for writing: {obstacle}")?;
+    }
+    Ok(())
+}
+
+fn tell_role(out: &mut dyn Write, status: &RoleStatus) -> io::Result<()> {
+    write!(out, "{:<9} ", status.role)?;
+    let (word, target) = spelling(&status.link);
+    match (status.link.version(), target) {
+        (Some(version), target) => {
+            write!(out, "{version}")?;
+            if let Some(digest) = status.digest {
+                write!(out, "  {}", digest.short())?;
+            }
+            match &status.standing {
+                Standing::Bad(evidence) => write!(out, "  bad ({evidence})")?,
+                Standing::Unknown => {}
+                other => write!(out, "  {}", standing(other))?,
+            }
+            if let Some(target) = target {
+                write!(out, "  written as {target}")?;
+            }
+        }
+        (None, Some(target)) => write!(out, "{word}: leads to {target}")?,
+        (None, None) => write!(out, "{word}")?,
+    }
+    if status.changed_by_hand {
+        let recorded = status.recorded.as_ref().map_or("none", |version| version.as_str());
+        write!(out, "  (recorded: {recorded}; changed by somebody else)")?;
+    }
+    writeln!(out)
+}

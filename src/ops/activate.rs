@@ -1,0 +1,166 @@
+//! Switching `current` to a version.
+//!
+//! The check comes first and takes its time; `refs.lock` is held for the switch and its record only. Neither an import
+//! nor a gc is waited for: a version that has its name in `versions/` is complete, and gc takes `refs.lock` before it
+//! moves one away.
+
+use std::time::{Duration, Instant};
+
+use super::switching::{self, BadVersions, Health, Verify, Warnings, health};
+use crate::error::{Error, Refusal, Result};
+use crate::model::{Action, Digest, Event, Role, Selector, VersionName};
+use crate::observe::Observer;
+use crate::store::Store;
+use crate::store::survey::Survey;
+
+/// How to activate.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// How closely the version is checked before.
+    pub verify: Verify,
+    /// What to do if it is marked bad.
+    pub bad: BadVersions,
+    /// Why, for the history.
+    pub reason: Option<String>,
+}
+
+/// What a switch forward came to.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What was current before, if that was a version.
+    pub from: Option<VersionName>,
+    /// What is current now.
+    pub to: VersionName,
+    /// Its digest; a directory that was made by hand has none.
+    pub digest: Option<Digest>,
+    /// Whether that is another version than before.
+    pub changed: bool,
+    /// What previous leads to now.
+    pub previous: Option<VersionName>,
+    /// Links that somebody else had changed since the last record.
+    pub external_changes: Vec<String>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// Switches `current` to the version that is meant; what was current becomes previous.
+///
+/// # Errors
+///
+/// - [`Error::NotFound`] if there is no such version;
+/// - [`Error::Refused`] if it is bad, or fails its check, or this user may not switch;
+/// - [`Error::Corrupt`] if its manifest cannot be trusted;
+/// - [`Error::Locked`] if another switch does not end.
+///
+/// In all these cases nothing was changed.
+pub fn activate(store: &Store, selector: &Selector, options: &Options, observer: &dyn Observer) -> Result<Report> {
+    let start = Instant::now();
+    store.check_writable()?;
+    let survey = store.survey()?;
+    let target = survey.resolve(store, selector)?;
+    let digest = survey.digest(store, &target);
+    if survey.roles.version(Role::Current) == Some(&target) && survey.roles.current.is_plain() {
+        return Ok(Report {
+            from: Some(target.clone()),
+            to: target,
+            digest,
+            changed: false,
+            previous: survey.roles.version(Role::Previous).cloned(),
+            external_changes: Vec::new(),
+            warnings: Vec::new(),
+            elapsed: start.elapsed(),
+        });
+    }
+    let warnings = Warnings::new(observer);
+    let activation = Activation { store, target, digest, options, warnings: &warnings, start };
+    activation.refuse_bad(&survey)?;
+    activation.check(&survey)?;
+    let report = activation.switch()?;
+    Ok(Report { warnings: warnings.finish(), ..report })
+}
+
+struct Activation<'a> {
+    store: &'a Store,
+    target: VersionName,
+    digest: Option<Digest>,
+    options: &'a Options,
+    warnings: &'a Warnings<'a>,
+    start: Instant,
+}
+
+impl Activation<'_> {
+    fn refuse_bad(&self, survey: &Survey) -> Result<()> {
+        let evidence = self.digest.and_then(|digest| survey.marks.bad(&digest));
+        match evidence {
+            Some(evidence) if self.options.bad == BadVersions::Refuse => Err(Error::refused_with(
+                Refusal::Bad,
+                format!("{} is marked bad: {evidence}", self.target),
+                format!("accept it with: tope-store confirm {0}, or take it all the same with: --force", self.target),
+            )),
+            Some(evidence) => {
+                self.warnings.warn(&format!("{} is marked bad: {evidence}", self.target));
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check(&self, survey: &Survey) -> Result<()> {
+        match health(self.store, survey, &self.target, self.options.verify, self.warnings)? {
+            Health::Sound | Health::Skipped => Ok(()),
+            Health::Unmanaged => {
+                let target = &self.target;
+                self.warnings.warn(&format!(
+                    "{target} was made by hand and cannot be checked; take it under management with: tope-store adopt {target}"
+                ));
+                Ok(())
+            }
+            Health::Unknown(error) => Err(error),
+            Health::Damaged(checked) => Err(Error::refused_with(
+                Refusal::Unhealthy,
+                format!("{} fails its check: {}", self.target, switching::summary(&checked)),
+                format!("see all with: tope-store verify {}; to activate it unchecked: --verify none", self.target),
+            )),
+        }
+    }
+
+    fn switch(&self) -> Result<Report> {
+        let refs = self.store.refs()?;
+        let locked = refs.lock(self.store.settings().lock_timeout)?;
+        locked.recover()?;
+        let before = locked.read()?;
+        let switch = locked.activate(&self.target)?;
+        let synced = switch.sync(self.store.clock(), self.warnings);
+        let (from, changed) = (switch.from.clone(), switch.changed);
+        let survey = self.store.survey_with(before)?;
+        let mut events = survey.external_changes(self.store).unwrap_or_default();
+        let external_changes = events.iter().filter_map(|event| event.text.clone()).collect();
+        if changed {
+            events.push(Event {
+                from: from.clone(),
+                from_digest: from.as_ref().and_then(|from| survey.digest(self.store, from)),
+                reason: self.options.reason.clone(),
+                outcome: "done".into(),
+                duration_ms: u64::try_from(self.start.elapsed().as_millis()).ok(),
+                ..Event::about(Action::Activate, &self.target, self.digest)
+            });
+        }
+        if !events.is_empty() {
+            switching::record(self.store, events, self.warnings);
+        }
+        synced?;
+        Ok(Report {
+            from,
+            to: self.target.clone(),
+            digest: self.digest,
+            changed,
+            previous: locked.read()?.version(Role::Previous).cloned(),
+            external_changes,
+            warnings: Vec::new(),
+            elapsed: self.start.elapsed(),
+        })
+    }
+}

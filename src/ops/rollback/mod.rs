@@ -1,0 +1,358 @@
+//! Going back: the fire exit.
+//!
+//! It needs trees and links. The history is asked which versions are bad, and manifests are compared with trees; where
+//! either cannot be read, that is said, and the switch is made all the same. The index is never touched, `lock` and
+//! `publish.lock` never waited for, and the format never a reason to refuse.
+//!
+//! | step | without it |
+//! | --- | --- |
+//! | 1. links and marks are read, `refs.lock` held for a moment if a crash left something to finish | no switch |
+//! | 2. candidates are checked, without a lock | a damaged candidate yields to the next; the last one is only warned of |
+//! | 3. under `refs.lock`: links are read again, the switch is made, **visible from here on** | [`Refusal::Superseded`] if somebody else switched since step 1 |
+//! | 4. the directory is synced | said |
+//! | 5. `previous` is pointed at the newest older version that is not bad | it stays absent |
+//! | 6. one append records all of it, the bad mark included | said |
+
+mod after;
+
+use std::time::{Duration, Instant};
+
+use super::switching::{self, BadVersions, Health, Verify, Warnings, health};
+use crate::error::{Error, Refusal, Result, chain};
+use crate::model::event::Evidence;
+use crate::model::{Action, Digest, Event, Role, Selector, VersionName};
+use crate::observe::Observer;
+use crate::refs::LockedRefs;
+use crate::store::Store;
+use crate::store::survey::Survey;
+
+/// What becomes of the version that is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Left {
+    /// It is marked bad, since there is a reason to leave it.
+    #[default]
+    Bad,
+    /// It stays what it was.
+    Unmarked,
+}
+
+/// How to go back.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Where to; by default to previous, else to factory.
+    pub to: Option<Selector>,
+    /// How closely candidates are checked.
+    pub verify: Verify,
+    /// What to do about candidates that are marked bad.
+    pub bad: BadVersions,
+    /// What becomes of the version that is left.
+    pub left: Left,
+    /// Why, for the history.
+    pub reason: Option<String>,
+}
+
+/// What going back came to.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What was current before, if that was a version.
+    pub from: Option<VersionName>,
+    /// What is current now.
+    pub to: VersionName,
+    /// Its digest; a directory that was made by hand has none.
+    pub digest: Option<Digest>,
+    /// 0: the version that was asked for by name; 1: previous; 2: factory.
+    pub level: u8,
+    /// Whether that is another version than before.
+    pub changed: bool,
+    /// Whether the version that was left is marked bad by this.
+    pub marked_bad: bool,
+    /// What previous leads to now.
+    pub previous: Option<VersionName>,
+    /// Whether the history knows of it.
+    pub recorded: bool,
+    /// Links that somebody else had changed since the last record.
+    pub external_changes: Vec<String>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// How long it took until the switch was visible.
+    pub switched_after: Duration,
+    /// How long it took in all.
+    pub elapsed: Duration,
+}
+
+/// Switches `current` back.
+///
+/// # Errors
+///
+/// - [`Error::NotFound`] if there is nothing to go back to;
+/// - [`Error::Refused`] if all that could be gone back to is bad, if somebody else switched meanwhile, or if this user
+///   may not switch;
+/// - [`Error::Locked`] if another switch does not end;
+/// - the system refuses the switch itself.
+///
+/// In all these cases nothing was changed.
+pub fn rollback(store: &Store, options: &Options, observer: &dyn Observer) -> Result<Report> {
+    let start = Instant::now();
+    store.check_user()?;
+    let warnings = Warnings::new(observer);
+    let refs = store.refs()?;
+    let timeout = store.settings().lock_timeout;
+    let locked = refs.lock(timeout)?;
+    locked.recover()?;
+    let survey = store.survey_with(locked.read()?)?;
+    let attempt = Attempt { store, options, warnings: &warnings, survey, start };
+    attempt.warn_of_history();
+    let candidates = attempt.candidates()?;
+    let report = match candidates {
+        Candidates::Here(version) => attempt.unchanged(version),
+        // What is not checked needs no pause between looking and switching.
+        Candidates::Some(candidates) if options.verify == Verify::None => attempt.switch(&locked, &candidates[0])?,
+        Candidates::Some(candidates) => {
+            drop(locked);
+            let chosen = attempt.choose(candidates)?;
+            let locked = refs.lock(timeout)?;
+            attempt.expect_unchanged(&locked, &chosen)?;
+            attempt.switch(&locked, &chosen)?
+        }
+    };
+    Ok(Report { warnings: warnings.finish(), ..report })
+}
+
+/// A way back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Candidate {
+    /// The role whose link is taken; `None` for a version by its name.
+    role: Option<Role>,
+    version: VersionName,
+    digest: Option<Digest>,
+}
+
+enum Candidates {
+    /// At least one, best first.
+    Some(Vec<Candidate>),
+    /// What was asked for is current already.
+    Here(VersionName),
+}
+
+struct Attempt<'a> {
+    store: &'a Store,
+    options: &'a Options,
+    warnings: &'a Warnings<'a>,
+    survey: Survey,
+    start: Instant,
+}
+
+impl Attempt<'_> {
+    fn warn_of_history(&self) {
+        use crate::history::State;
+        if let State::Broken { segment, line, detail } = &self.survey.history {
+            self.warnings.warn(&format!(
+                "the history cannot be trusted ({segment} line {line}: {detail}); which versions are bad may be unknown"
+            ));
+        }
+    }
+
+    fn current(&self) -> Option<&VersionName> {
+        self.survey.roles.version(Role::Current)
+    }
+
+    fn candidate(&self, role: Option<Role>, version: VersionName) -> Candidate {
+        let digest = self.survey.digest(self.store, &version);
+        Candidate { role, version, digest }
+    }
+
+    fn evidence(&self, candidate: &Candidate) -> Option<&Evidence> {
+        candidate.digest.and_then(|digest| self.survey.marks.bad(&digest))
+    }
+
+    fn candidates(&self) -> Result<Candidates> {
+        match &self.options.to {
+            Some(selector) => self.named(selector),
+            None => self.fallbacks(),
+        }
+    }
+
+    fn named(&self, selector: &Selector) -> Result<Candidates> {
+        let version = self.survey.resolve(self.store, selector)?;
+        if self.current() == Some(&version) {
+            return Ok(Candidates::Here(version));
+        }
+        let role = match selector {
+            Selector::Role(role) => Some(*role),
+            _ => None,
+        };
+        let candidate = self.candidate(role, version);
+        match self.evidence(&candidate) {
+            Some(evidence) if self.options.bad == BadVersions::Refuse => Err(Error::refused_with(
+                Refusal::Bad,
+                format!("{} is marked bad: {evidence}", candidate.version),
+                "to go back to it all the same: --force",
+            )),
+            _ => Ok(Candidates::Some(vec![candidate])),
+        }
+    }
+
+    fn fallbacks(&self) -> Result<Candidates> {
+        let (mut candidates, mut passed, mut bad): (Vec<Candidate>, Vec<String>, bool) =
+            (Vec::new(), Vec::new(), false);
+        for role in [Role::Previous, Role::Factory] {
+            let version = match self.survey.resolve(self.store, &Selector::Role(role)) {
+                Ok(version) => version,
+                Err(error) => {
+                    passed.push(error.to_string());
+                    continue;
+                }
+            };
+            if self.current() == Some(&version) {
+                passed.push(format!("{role} is {version}, which is current"));
+                continue;
+            }
+            let candidate = self.candidate(Some(role), version);
+            match self.evidence(&candidate) {
+                Some(evidence) if self.options.bad == BadVersions::Refuse => {
+                    passed.push(format!("{role} is {}, which is bad ({evidence})", candidate.version));
+                    bad = true;
+                }
+                _ if candidates.iter().any(|other| other.version == candidate.version) => {}
+                _ => candidates.push(candidate),
+            }
+        }
+        if let Some(first) = candidates.first() {
+            if first.role == Some(Role::Factory) {
+                passed.iter().for_each(|passed| self.warnings.warn(&format!("{passed}; going back to factory")));
+            }
+            return Ok(Candidates::Some(candidates));
+        }
+        let passed = passed.join("; ");
+        match bad {
+            true => Err(Error::refused_with(
+                Refusal::Bad,
+                format!("there is nothing good to go back to: {passed}"),
+                "to go back to a bad version all the same: --force",
+            )),
+            false => Err(Error::NotFound { what: "version to go back to", name: passed }),
+        }
+    }
+
+    /// Checks candidates and gives the first that is sound, else the last.
+    fn choose(&self, candidates: Vec<Candidate>) -> Result<Candidate> {
+        let count = candidates.len();
+        for (at, candidate) in candidates.into_iter().enumerate() {
+            let (version, last) = (&candidate.version, at + 1 == count);
+            let problem = match health(self.store, &self.survey, version, self.options.verify, self.warnings)? {
+                Health::Sound | Health::Skipped => return Ok(candidate),
+                Health::Unmanaged => {
+                    self.warnings.warn(&format!("{version} was made by hand and cannot be checked"));
+                    return Ok(candidate);
+                }
+                // A manifest that cannot be read says nothing about the tree.
+                Health::Unknown(error) => {
+                    self.warnings.warn(&format!("{version} cannot be checked: {}", chain(&error)));
+                    return Ok(candidate);
+                }
+                Health::Damaged(checked) => switching::summary(&checked),
+            };
+            if last {
+                if count > 1 {
+                    self.warnings.warn(
+                        "all that could be gone back to fails its check; the fault is probably outside the releases",
+                    );
+                }
+                self.warnings.warn(&format!("{version} fails its check ({problem}), and there is nothing better"));
+                return Ok(candidate);
+            }
+            self.warnings.warn(&format!("{version} fails its check ({problem}); trying the next"));
+        }
+        Err(Error::NotFound { what: "version to go back to", name: "none".into() })
+    }
+
+    /// Nobody may have switched while candidates were checked.
+    fn expect_unchanged(&self, locked: &LockedRefs<'_>, chosen: &Candidate) -> Result<()> {
+        locked.expect_current(self.current())?;
+        let Some(role) = chosen.role else { return Ok(()) };
+        match locked.read()?.version(role) == Some(&chosen.version) {
+            true => Ok(()),
+            false => Err(Error::refused(
+                Refusal::Superseded,
+                format!("{role} is no longer {}: somebody else switched", chosen.version),
+            )),
+        }
+    }
+
+    fn unchanged(&self, version: VersionName) -> Report {
+        Report {
+            from: Some(version.clone()),
+            digest: self.survey.digest(self.store, &version),
+            to: version,
+            level: self.level(self.options.to.as_ref().and_then(|selector| match selector {
+                Selector::Role(role) => Some(*role),
+                _ => None,
+            })),
+            changed: false,
+            marked_bad: false,
+            previous: self.survey.roles.version(Role::Previous).cloned(),
+            recorded: false,
+            external_changes: Vec::new(),
+            warnings: Vec::new(),
+            switched_after: self.start.elapsed(),
+            elapsed: self.start.elapsed(),
+        }
+    }
+
+    fn level(&self, role: Option<Role>) -> u8 {
+        match role {
+            Some(Role::Previous) => 1,
+            Some(Role::Factory) => 2,
+            _ => 0,
+        }
+    }
+
+    fn switch(&self, locked: &LockedRefs<'_>, chosen: &Candidate) -> Result<Report> {
+        let switch = match chosen.role {
+            Some(Role::Previous) => locked.roll_back_to_previous()?,
+            Some(Role::Factory) => locked.roll_back_to_factory()?,
+            _ => locked.roll_back_to(&chosen.version)?,
+        };
+        let switched_after = self.start.elapsed();
+        if let Err(error) = switch.sync(self.store.clock(), self.warnings) {
+            let why = chain(&error);
+            self.warnings.warn(&format!("the switch is visible, but a power cut may undo it: {why}"));
+        }
+        let (from, to) = (switch.from.clone(), switch.to.clone());
+        let from_digest = from.as_ref().and_then(|from| self.survey.digest(self.store, from));
+        let bad = self.bad_mark(from.as_ref(), from_digest, chosen.digest);
+        let previous = self.set_previous(locked, &to, from_digest.filter(|_| bad.is_some()));
+        let mut events = self.survey.external_changes(self.store).unwrap_or_default();
+        let external_changes = events.iter().filter_map(|event| event.text.clone()).collect();
+        events.push(Event {
+            from: from.clone(),
+            from_digest,
+            reason: self.options.reason.clone(),
+            outcome: "done".into(),
+            duration_ms: u64::try_from(switched_after.as_millis()).ok(),
+            ..Event::about(Action::Rollback, &to, chosen.digest)
+        });
+        if let Some(previous) = &previous {
+            let digest = self.survey.digest(self.store, previous);
+            events.push(Event { role: Some(Role::Previous), ..Event::about(Action::Rollback, previous, digest) });
+        }
+        let marked_bad = bad.is_some();
+        events.extend(bad);
+        let recorded = switching::record(self.store, events, self.warnings);
+        Ok(Report {
+            from,
+            to,
+            digest: chosen.digest,
+            level: self.level(chosen.role),
+            changed: switch.changed,
+            marked_bad: marked_bad && recorded,
+            previous,
+            recorded,
+            external_changes,
+            warnings: Vec::new(),
+            switched_after,
+            elapsed: self.start.elapsed(),
+        })
+    }
+}

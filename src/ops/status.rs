@@ -1,0 +1,171 @@
+//! How things stand: roles, the health of what runs, what was changed by hand, room.
+//!
+//! Works for every user and on a read-only mount, with any format, and with whatever part of the store damaged: what
+//! cannot be found out is told as such.
+
+use super::check::{Checked, check_version};
+use super::switching::{Verify, expect};
+use crate::error::{Error, Result, chain};
+use crate::fsys::Space;
+use crate::history::State;
+use crate::layout;
+use crate::model::event::Evidence;
+use crate::model::{Digest, Role, VersionName};
+use crate::observe::Observer;
+use crate::refs::RoleLink;
+use crate::staging;
+use crate::store::Store;
+
+/// What to find out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Options {
+    /// How closely the current version is checked.
+    pub verify: Verify,
+}
+
+/// Whether a version is held to be good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It passed its checks, or was confirmed.
+    Good,
+    /// It is marked bad.
+    Bad(Evidence),
+    /// Nothing is held of it.
+    Unknown,
+    /// It was made by hand: nothing can be held of it.
+    Unmanaged,
+}
+
+/// One role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleStatus {
+    /// The role.
+    pub role: Role,
+    /// Its link.
+    pub link: RoleLink,
+    /// What it leads to by the history.
+    pub recorded: Option<VersionName>,
+    /// Whether somebody changed it since that was recorded.
+    pub changed_by_hand: bool,
+    /// The version's digest.
+    pub digest: Option<Digest>,
+    /// What is held of it.
+    pub standing: Standing,
+}
+
+/// What a check of the current version gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CurrentHealth {
+    /// It was compared with its manifest.
+    Checked(Checked),
+    /// It was not, for this reason.
+    NotChecked(String),
+}
+
+/// How things stand.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// All roles.
+    pub roles: Vec<RoleStatus>,
+    /// Whether what runs is what was imported.
+    pub health: CurrentHealth,
+    /// How many versions are managed.
+    pub versions: usize,
+    /// Versions whose tree is gone.
+    pub without_tree: Vec<VersionName>,
+    /// Directories that were made by hand.
+    pub unmanaged: Vec<VersionName>,
+    /// Whether the history can be trusted.
+    pub history: State,
+    /// What interrupted runs left in staging; `None` for users who may not look.
+    pub abandoned: Option<Vec<String>>,
+    /// Free bytes.
+    pub free_bytes: u64,
+    /// Free inodes; `None` on file systems that have no fixed number.
+    pub free_inodes: Option<u64>,
+    /// Why this build may not write here, if it may not.
+    pub format_obstacle: Option<String>,
+}
+
+impl Report {
+    /// One role.
+    pub fn role(&self, role: Role) -> Option<&RoleStatus> {
+        self.roles.iter().find(|status| status.role == role)
+    }
+
+    /// Whether `current` leads to a version.
+    pub fn has_current(&self) -> bool {
+        self.role(Role::Current).is_some_and(|status| status.link.version().is_some())
+    }
+}
+
+/// Finds out how things stand.
+///
+/// # Errors
+///
+/// The links or the free space cannot be read; [`Error::Interrupted`].
+pub fn status(store: &Store, options: &Options, observer: &dyn Observer) -> Result<Report> {
+    let survey = store.survey()?;
+    let trusted = survey.history.is_trustworthy();
+    let roles = Role::ALL.into_iter().map(|role| {
+        let link = survey.roles.get(role).clone();
+        let digest = link.version().and_then(|version| survey.digest(store, version));
+        let standing = match digest.map(|digest| survey.marks.standing(&digest)) {
+            Some(standing) => match (standing.bad, standing.good) {
+                (Some(evidence), _) => Standing::Bad(evidence),
+                (None, true) => Standing::Good,
+                (None, false) => Standing::Unknown,
+            },
+            None if link.version().is_some() => Standing::Unmanaged,
+            None => Standing::Unknown,
+        };
+        let recorded = survey.marks.roles.get(&role);
+        let changed_by_hand = trusted && link.version() != recorded;
+        RoleStatus { role, recorded: recorded.cloned(), changed_by_hand, link, digest, standing }
+    });
+    let roles: Vec<RoleStatus> = roles.collect();
+    let health = health(store, &survey, options, observer)?;
+    let names = store.manifests().and_then(|manifests| manifests.names()).unwrap_or_default();
+    let mut without_tree = Vec::new();
+    for name in &names {
+        if !store.has_tree(name)? {
+            without_tree.push(name.clone());
+        }
+    }
+    let space = Space::of(store.dir())?;
+    let abandoned = store.dir().open_dir(layout::STAGING).and_then(|staging| staging::abandoned(&staging));
+    Ok(Report {
+        roles,
+        health,
+        versions: names.len(),
+        without_tree,
+        unmanaged: store.unmanaged().unwrap_or_default(),
+        history: survey.history,
+        abandoned: abandoned.ok(),
+        free_bytes: space.free_bytes,
+        free_inodes: (space.free_inodes != u64::MAX).then_some(space.free_inodes),
+        format_obstacle: store.format_obstacle(),
+    })
+}
+
+fn health(
+    store: &Store,
+    survey: &crate::store::survey::Survey,
+    options: &Options,
+    observer: &dyn Observer,
+) -> Result<CurrentHealth> {
+    let not_checked = |why: &str| Ok(CurrentHealth::NotChecked(why.to_owned()));
+    let Verify::To(depth) = options.verify else { return not_checked("not asked for") };
+    let Some(version) = survey.roles.version(Role::Current) else { return not_checked("there is no current version") };
+    let manifest = match store.manifest(version) {
+        Ok(Some(manifest)) => manifest,
+        Ok(None) => return not_checked("it was made by hand"),
+        Err(error) => return not_checked(&chain(&error)),
+    };
+    match check_version(store, &manifest, depth, expect(survey, version), observer) {
+        Ok(checked) => Ok(CurrentHealth::Checked(checked)),
+        Err(Error::Interrupted) => Err(Error::Interrupted),
+        Err(error) => not_checked(&chain(&error)),
+    }
+}

@@ -1,0 +1,179 @@
+//! What links and history say at one moment, and where they disagree.
+//!
+//! Answered from links, trees, manifests and history alone, so that it works without an index. What cannot be read
+//! answers nothing and stops nothing: a rollback asks here as well.
+
+use super::Store;
+use crate::error::{Error, Result, Shown};
+use crate::fsys::Kind;
+use crate::history::State;
+use crate::model::{Action, Digest, Event, Manifest, Marks, Role, Selector, VersionName};
+use crate::refs::{RoleLink, Roles};
+
+/// What links and history say at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survey {
+    /// What the roles lead to.
+    pub roles: Roles,
+    /// What follows from the history; with damage the best that can be had.
+    pub marks: Marks,
+    /// Whether the history can be trusted.
+    pub history: State,
+}
+
+impl Store {
+    /// Reads links and history.
+    ///
+    /// # Errors
+    ///
+    /// The links cannot be read; never because of the history.
+    pub fn survey(&self) -> Result<Survey> {
+        self.survey_with(self.refs()?.read()?)
+    }
+
+    /// The same for links that were read already.
+    ///
+    /// # Errors
+    ///
+    /// None but those of opening `store/` once more.
+    pub fn survey_with(&self, roles: Roles) -> Result<Survey> {
+        let (marks, history) = match self.history()?.present() {
+            Ok(present) => (present.marks, present.state),
+            Err(error) => {
+                let detail = crate::error::chain(&error);
+                (Marks::default(), State::Broken { segment: crate::layout::HISTORY.into(), line: 0, detail })
+            }
+        };
+        Ok(Survey { roles, marks, history })
+    }
+
+    /// Whether there is a directory of this name.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses to look.
+    pub fn has_tree(&self, version: &VersionName) -> Result<bool> {
+        Ok(self.versions().try_stat(version)?.is_some_and(|stat| stat.kind == Kind::Directory))
+    }
+
+    /// A version's manifest, or `None` if it is not managed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if it cannot be trusted; the system refuses.
+    pub fn manifest(&self, version: &VersionName) -> Result<Option<Manifest>> {
+        match self.manifests()?.read(version) {
+            Ok(manifest) => Ok(Some(manifest)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Directories in `versions/` that no manifest describes, in order.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses to list.
+    pub fn unmanaged(&self) -> Result<Vec<VersionName>> {
+        let manifests = self.manifests()?;
+        let mut unmanaged = Vec::new();
+        for item in self.versions().items()? {
+            let name = std::str::from_utf8(item.name.as_bytes()).ok().and_then(|text| text.parse().ok());
+            let name = name.filter(|name: &VersionName| name.as_str().as_bytes() == item.name.as_bytes());
+            if let Some(name) = name
+                && self.has_tree(&name)?
+                && manifests.stat(&name)?.is_none()
+            {
+                unmanaged.push(name);
+            }
+        }
+        unmanaged.sort();
+        Ok(unmanaged)
+    }
+}
+
+impl Survey {
+    /// The version that is meant: as [`Store::resolve`], but by the links that were read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::resolve`]; for a role it is said where its link leads instead.
+    pub fn resolve(&self, store: &Store, selector: &Selector) -> Result<VersionName> {
+        match selector {
+            Selector::Role(role) => self.of_role(*role),
+            // A tree is enough: manifests may be lost.
+            Selector::Name(name) if store.has_tree(name)? => Ok(name.clone()),
+            other => store.resolve(other),
+        }
+    }
+
+    fn of_role(&self, role: Role) -> Result<VersionName> {
+        match self.roles.get(role) {
+            RoleLink::Version { version, .. } => Ok(version.clone()),
+            RoleLink::Absent => Err(Error::NotFound { what: "role", name: role.to_string() }),
+            RoleLink::Dangling { target } | RoleLink::Foreign { target } => {
+                let name = format!("{role} leads to {}, which is none", Shown::bytes(target));
+                Err(Error::NotFound { what: "version", name })
+            }
+            RoleLink::NotALink(kind) => {
+                let name = format!("{role} is {} instead of a link", kind.describe());
+                Err(Error::NotFound { what: "role", name })
+            }
+        }
+    }
+
+    /// A version's digest: from the history where that can be trusted, else from its manifest.
+    pub fn digest(&self, store: &Store, version: &VersionName) -> Option<Digest> {
+        let recorded = self.marks.versions.get(version).map(|known| known.digest);
+        match recorded {
+            Some(digest) if self.history.is_trustworthy() => Some(digest),
+            _ => store.manifest(version).ok().flatten().map(|manifest| manifest.digest()).or(recorded),
+        }
+    }
+
+    /// A version's import number, found in the same way.
+    pub fn import_number(&self, store: &Store, version: &VersionName) -> Option<u64> {
+        let recorded = self.marks.versions.get(version).map(|known| known.import_number);
+        match recorded {
+            Some(number) if self.history.is_trustworthy() => Some(number),
+            _ => store.manifest(version).ok().flatten().map(|manifest| manifest.facts.import_number).or(recorded),
+        }
+    }
+
+    /// Roles that lead elsewhere than was recorded: somebody changed a link by hand, or a record was lost. Only
+    /// meaningful while `refs.lock` is held, since every switch is recorded under it.
+    ///
+    /// The recorded factory version stays recorded, whatever was done to its link: it is protected until
+    /// `factory set --replace`. So its event carries no role.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses to read the history.
+    pub fn external_changes(&self, store: &Store) -> Result<Vec<Event>> {
+        if !self.history.is_trustworthy() {
+            return Ok(Vec::new());
+        }
+        let changed = Role::ALL.into_iter().filter(|role| self.roles.version(*role) != self.marks.roles.get(role));
+        let mut events: Vec<Event> = changed
+            .map(|role| {
+                let (found, recorded) = (self.roles.version(role), self.marks.roles.get(&role));
+                let name = |version: Option<&VersionName>| version.map_or("none", VersionName::as_str).to_owned();
+                Event {
+                    version: found.cloned(),
+                    from: recorded.cloned(),
+                    role: (role != Role::Factory || recorded.is_none()).then_some(role),
+                    text: Some(format!("{role} was {}, found {}", name(recorded), name(found))),
+                    ..Event::new(Action::ExternalChange)
+                }
+            })
+            .collect();
+        if events.iter().any(|event| event.role.is_none()) {
+            // The marks do not tell whether that was said before; the events do.
+            let read = store.history()?.read()?;
+            let since_set = read.events.iter().rev().map(|recorded| &recorded.event);
+            let said: Vec<&Event> = since_set.take_while(|event| event.action != Action::FactorySet).collect();
+            events.retain(|event| event.role.is_some() || !said.iter().any(|said| said.text == event.text));
+        }
+        Ok(events)
+    }
+}
