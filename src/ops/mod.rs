@@ -30,3 +30,4 @@ mod shared_state;
 pub mod show;
 pub mod status;
 pub mod switching;
+pub mod verify;

@@ -26,6 +26,7 @@ mod real;
 mod remove;
 mod rollback;
 mod status;
+mod verify;
 
 use libtest_mimic::Arguments;
 
@@ -52,6 +53,7 @@ fn main() -> std::process::ExitCode {
         remove::tests(),
         rollback::tests(),
         status::tests(),
+        verify::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit_code()
 }

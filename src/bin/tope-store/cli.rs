@@ -96,6 +96,7 @@ pub enum Command {
     Note(commands::note::Arguments),
     Status(commands::status::Arguments),
     History(commands::history::Arguments),
+    Verify(commands::verify::Arguments),
 }
 
 impl Command {

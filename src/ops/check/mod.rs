@@ -13,6 +13,7 @@
 //! **Invariant:** nothing is written, not even an access time where that can be helped. What this user may not look at
 //! is counted ([`Checked::unseen`]), never guessed.
 
+mod objects;
 mod problem;
 
 use std::collections::HashMap;

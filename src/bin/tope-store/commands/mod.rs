@@ -25,6 +25,7 @@ pub mod rollback;
 pub mod show;
 pub mod status;
 pub mod unpin;
+pub mod verify;
 
 use tope_store::error::Result;
 
@@ -60,6 +61,7 @@ pub fn run(context: &Context, command: Command) -> Result<Exit> {
         Command::Note(arguments) => note::run(context, &arguments),
         Command::Status(arguments) => status::run(context, &arguments),
         Command::History(arguments) => history::run(context, arguments),
+        Command::Verify(arguments) => verify::run(context, &arguments),
     }
 }
 

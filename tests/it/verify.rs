@@ -1,0 +1,164 @@
+//! `verify`: every kind of damage is found, and named by version and path.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::support::{Fixture, Outcome, Ran, tree};
+
+tests![
+    a_sound_store_is_said_to_be_sound,
+    what_was_written_through_a_link_is_found_in_every_version,
+    a_flipped_bit_with_the_old_time_is_found_by_reading_only,
+    a_lost_object_is_found_though_every_tree_is_whole,
+    damage_in_a_tree_is_named_by_version_and_path,
+    damaged_manifests_history_and_links_are_found,
+    one_version_can_be_verified_alone,
+];
+
+fn store() -> Fixture {
+    let fixture = Fixture::new();
+    tree::release(fixture.beside("one"), 1);
+    tree::release(fixture.beside("two"), 2);
+    fixture.import("one", "1.0.0");
+    fixture.import("two", "1.1.0");
+    fixture
+}
+
+fn verify(fixture: &Fixture, arguments: &[&str], code: i32) -> Value {
+    let ran = Ran::of(&fixture.command().args(["--json", "verify"]).args(arguments).output().unwrap());
+    ran.expect(code).json()
+}
+
+/// Kind, version and path of every problem.
+fn problems(document: &Value) -> Vec<String> {
+    let all = document["problems"].as_array().unwrap().iter();
+    all.map(|problem| {
+        let text = |field: &str| problem[field].as_str().unwrap_or("-").to_owned();
+        format!("{} {} {}", text("kind"), text("version"), text("path"))
+    })
+    .collect()
+}
+
+/// Changes a sealed file as only its owner's or root's mistake can.
+fn overwrite(path: &Path, bytes: &[u8], keep_time: bool) {
+    let before = std::fs::metadata(path).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::write(path, bytes).unwrap();
+    std::fs::set_permissions(path, before.permissions()).unwrap();
+    if keep_time {
+        let file = std::fs::File::open(path).unwrap();
+        file.set_modified(before.modified().unwrap()).unwrap();
+    }
+}
+
+fn object_of(fixture: &Fixture, contents: &[u8]) -> PathBuf {
+    let hex = blake3::hash(contents).to_hex().to_string();
+    let dir = fixture.path(format!("store/objects/{}", &hex[..2]));
+    let mut found = std::fs::read_dir(dir).unwrap().map(|item| item.unwrap().path());
+    found.find(|path| path.file_name().unwrap().to_string_lossy().starts_with(&hex[2..])).unwrap()
+}
+
+fn a_sound_store_is_said_to_be_sound() -> Outcome {
+    let fixture = store();
+    for arguments in [&[][..], &["--quick"], &["--cached"]] {
+        let document = verify(&fixture, arguments, 0);
+        assert_eq!((&document["ok"], problems(&document)), (&true.into(), vec![]), "{arguments:?}");
+        assert_eq!((&document["versions"], &document["objects"]), (&2.into(), &7.into()));
+    }
+    let read = |arguments: &[&str]| verify(&fixture, arguments, 0)["read_files"].as_u64();
+    assert_eq!((read(&["--quick"]), read(&[])), (Some(0), Some(7)), "each inode once");
+    Ok(())
+}
+
+fn what_was_written_through_a_link_is_found_in_every_version() -> Outcome {
+    let fixture = store();
+    overwrite(&fixture.path("versions/v1.0.0/lib/common.so"), &[8; 100_000], false);
+    for arguments in [&[][..], &["--quick"]] {
+        let found = problems(&verify(&fixture, arguments, 5));
+        assert!(found.contains(&"modified v1.0.0 lib/common.so".to_owned()), "{found:?}");
+        assert!(found.contains(&"modified v1.1.0 lib/common.so".to_owned()), "{found:?}");
+        assert_eq!(found.len(), 3, "and the object itself: {found:?}");
+    }
+    Ok(())
+}
+
+fn a_flipped_bit_with_the_old_time_is_found_by_reading_only() -> Outcome {
+    let fixture = store();
+    let mut bytes = vec![7; 100_000];
+    bytes[50_000] ^= 1;
+    overwrite(&fixture.path("versions/v1.0.0/lib/common.so"), &bytes, true);
+    assert_eq!(problems(&verify(&fixture, &["--quick"], 0)), Vec::<String>::new());
+    let found = problems(&verify(&fixture, &[], 5));
+    assert!(found.contains(&"content v1.1.0 lib/common.so".to_owned()), "{found:?}");
+    assert_eq!(found.len(), 3, "{found:?}");
+    Ok(())
+}
+
+fn a_lost_object_is_found_though_every_tree_is_whole() -> Outcome {
+    let fixture = store();
+    let object = object_of(&fixture, &[7; 100_000]);
+    std::fs::remove_file(&object).unwrap();
+    let name = object.strip_prefix(fixture.root()).unwrap().display().to_string();
+    assert_eq!(problems(&verify(&fixture, &[], 5)), [format!("object v1.0.0 {name}")]);
+    std::fs::create_dir(&object).unwrap();
+    assert_eq!(problems(&verify(&fixture, &["--quick"], 5)), [format!("object v1.0.0 {name}")]);
+    Ok(())
+}
+
+fn damage_in_a_tree_is_named_by_version_and_path() -> Outcome {
+    let fixture = store();
+    let top = fixture.path("versions/v1.1.0");
+    std::fs::remove_file(top.join("bin/web-server")).unwrap();
+    std::fs::remove_file(top.join("lib/common.so.1")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", top.join("lib/common.so.1")).unwrap();
+    std::fs::remove_file(top.join("bin/device-api")).unwrap();
+    std::fs::create_dir(top.join("bin/device-api")).unwrap();
+    std::fs::remove_dir(top.join("empty")).unwrap();
+    std::fs::write(top.join("lib/lock"), "no longer empty")
+        .unwrap_or_else(|_| overwrite(&top.join("lib/lock"), b"x", false));
+    std::fs::write(top.join("services/stranger"), "").unwrap();
+    let expected = [
+        "type v1.1.0 bin/device-api",
+        "missing v1.1.0 bin/web-server",
+        "missing v1.1.0 empty",
+        "target v1.1.0 lib/common.so.1",
+        "size v1.1.0 lib/lock",
+        "unexpected v1.1.0 services/stranger",
+    ];
+    for arguments in [&[][..], &["--quick"]] {
+        let mut found = problems(&verify(&fixture, arguments, 5));
+        found.sort_by_key(|line| line.rsplit(' ').next().unwrap().to_owned());
+        assert_eq!(found, expected, "{arguments:?}");
+    }
+    Ok(())
+}
+
+fn damaged_manifests_history_and_links_are_found() -> Outcome {
+    let fixture = store();
+    let manifest = fixture.path("store/manifests/v1.0.0");
+    let mut bytes = std::fs::read(&manifest).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 0x40;
+    std::fs::write(&manifest, bytes).unwrap();
+    let history = fixture.path("store/history");
+    let text = std::fs::read_to_string(&history).unwrap().replacen("\"import\"", "\"imporT\"", 1);
+    std::fs::write(&history, text).unwrap();
+    std::os::unix::fs::symlink("v9", fixture.path("versions/previous")).unwrap();
+    let found = problems(&verify(&fixture, &[], 5));
+    assert_eq!(
+        found,
+        ["manifest v1.0.0 store/manifests/v1.0.0", "history - store/history", "link - versions/previous"]
+    );
+    Ok(())
+}
+
+fn one_version_can_be_verified_alone() -> Outcome {
+    let fixture = store();
+    std::fs::remove_file(fixture.path("versions/v1.0.0/lib/lock")).unwrap();
+    assert_eq!(problems(&verify(&fixture, &["1.1.0"], 0)), Vec::<String>::new());
+    assert_eq!(problems(&verify(&fixture, &["1.0.0"], 5)), ["missing v1.0.0 lib/lock"]);
+    assert_eq!(verify(&fixture, &["9"], 3)["error"]["kind"], "not-found");
+    Ok(())
+}
