@@ -57,24 +57,45 @@ fn documents_hold_only_what_is_documented() -> Outcome {
     tree::release(fixture.beside("one"), 1);
     tree::release(fixture.beside("two"), 2);
     let (one, two) = (fixture.beside("one").display().to_string(), fixture.beside("two").display().to_string());
+    let bin = fixture.beside("bin").display().to_string();
+    std::fs::create_dir(&bin).unwrap();
+    let by_hand = fixture.path("versions/v0.9.0");
     let calls: &[&[&str]] = &[
         &["init"],
         &["import", &one, "--version", "1.0.0"],
-        &["import", &two, "--version", "1.1.0", "--label", "a=b"],
+        &["import", &two, "--version", "1.1.0", "--label", "a=b", "--note", "second"],
         &["import", &one, "--version", "1.2.0"],
-        &["du"],
+        &["adopt"],
+        &["activate", "1.0.0"],
+        &["factory", "set", "1.0.0"],
+        &["factory", "show"],
+        &["factory", "verify"],
+        &["link", "--bin-dir", &bin],
+        &["activate", "1.1.0"],
+        &["status"],
+        &["rollback", "--reason", "why"],
+        &["status"],
+        &["note", "1.1.0", "known issue"],
+        &["pin", "1.2.0"],
+        &["unpin", "1.2.0"],
         &["list"],
         &["show", "1.1.0"],
-        &["ls", "-R", "1.1.0"],
-        &["find", "**"],
-        &["diff", "-M", "1.0.0", "1.1.0"],
-        &["diff", "1.0.0", &two],
+        &["ls", "1.1.0", "lib"],
+        &["find", "*.so*"],
+        &["diff", "1.0.0", "1.1.0"],
+        &["diff", "current", &two],
+        &["confirm", "1.1.0"],
+        &["history"],
+        &["du"],
         &["rebuild-index"],
         &["gc", "--free", "1", "--dry-run"],
         &["gc", "--keep-last", "2"],
-        &["remove", "1.1.0"],
+        &["remove", "1.2.0"],
     ];
     for call in calls {
+        if call[0] == "adopt" {
+            tree::release(&by_hand, 9);
+        }
         let mut found = BTreeSet::new();
         fields(&fixture.json(call), &mut found);
         assert!(found.remove("schema"), "{call:?}");
@@ -85,9 +106,8 @@ fn documents_hold_only_what_is_documented() -> Outcome {
                 documented.extend(words(DOCUMENTED.split_once(&format!("\n## {shape}\n")).expect("a section").1));
             }
         }
-        // "As `gc`, …", "… see `history`"
-        let others = own.trim_start().strip_prefix("As `").into_iter().chain(own.split("see `").skip(1));
-        for other in others.filter_map(|rest| rest.split('`').next()) {
+        // "As `gc`, …"
+        if let Some(other) = own.trim_start().strip_prefix("As `").and_then(|rest| rest.split('`').next()) {
             documented.extend(words(section(other).expect("a section")));
         }
         let unknown: Vec<_> = found.iter().filter(|name| !documented.contains(name.as_str())).collect();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Fixture, Outcome, Ran, needs_program, readme, tree};
+use crate::support::{Fixture, Outcome, Ran, binary, needs_program, readme, tree};
 
 tests![
     the_top_holds_only_what_belongs_there,
@@ -13,6 +13,7 @@ tests![
     ci_runs_the_test_command_of_the_readme,
     the_example_configuration_is_read_with_and_without_its_commented_keys,
     the_example_unit_is_understood_by_systemd,
+    the_demo_runs_twice_without_a_network,
 ];
 
 fn top() -> &'static Path {
@@ -160,5 +161,35 @@ fn the_example_unit_is_understood_by_systemd() -> Outcome {
     let ran = Ran::of(&verify.expect("systemd-analyze runs")).ok();
     let about: Vec<&str> = ran.stderr.lines().filter(|line| line.contains("device-api.service:")).collect();
     assert!(about.is_empty(), "{about:#?}");
+    Ok(())
+}
+
+/// The demo's own command, with the binary under test and with package clients that obtain nothing.
+fn the_demo_runs_twice_without_a_network() -> Outcome {
+    let fixture = Fixture::bare();
+    for client in ["python3", "npm", "cargo"] {
+        tree::program(fixture.beside("clients").join(client), "#!/bin/sh\nexit 1\n");
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(fixture.beside("clients")).chain(std::env::split_paths(&path)));
+    for _ in 0..2 {
+        let demo = Command::new("sh")
+            .arg("-c")
+            .arg(format!("{} \"$1\"", readme::block("demo").trim()))
+            .args(["sh".as_ref(), fixture.root().as_os_str()])
+            .current_dir(top())
+            .env("PATH", path.as_ref().expect("a search path"))
+            .env("TMPDIR", &fixture.dir)
+            .env("TOPE_STORE", binary())
+            .env("TOPE_CONFIG", fixture.config())
+            .output();
+        let ran = Ran::of(&demo.expect("the demo runs")).ok();
+        assert!(ran.stdout.contains("this is a generated pair"), "{ran:#?}");
+        assert!(ran.stdout.contains("\n$ tope-store rollback"), "{ran:#?}");
+        assert_eq!(fixture.link("versions/current"), "v1.0.0");
+        let left: Vec<_> =
+            std::fs::read_dir(&fixture.dir).expect("a directory").map(|item| item.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 3, "root, clients, config.toml: {left:?}");
+    }
     Ok(())
 }

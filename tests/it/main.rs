@@ -14,6 +14,7 @@ mod confirm;
 mod documents;
 mod factory;
 mod gc;
+mod guide;
 mod history;
 mod house;
 mod import;
@@ -22,6 +23,7 @@ mod layers;
 mod link;
 mod note;
 mod pin;
+mod readme;
 mod real;
 mod remove;
 mod rollback;
@@ -42,6 +44,7 @@ fn main() -> std::process::ExitCode {
         factory::tests(),
         gc::tests(),
         history::tests(),
+        guide::tests(),
         house::tests(),
         import::tests(),
         inspect::tests(),
@@ -49,6 +52,7 @@ fn main() -> std::process::ExitCode {
         link::tests(),
         note::tests(),
         pin::tests(),
+        readme::tests(),
         real::tests(),
         remove::tests(),
         rollback::tests(),
