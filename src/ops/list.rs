@@ -214,3 +214,49 @@ fn unmanaged(store: &Store) -> Result<Vec<VersionName>> {
     unmanaged.sort();
     Ok(unmanaged)
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests set the scene with whatever serves")]
+mod tests {
+    use super::*;
+    use crate::layout::Layout;
+    use crate::model::event::Evidence;
+    use crate::model::{Action, Event};
+    use crate::observe::Silent;
+    use crate::ops::import::{Input, Options, import};
+    use crate::store::Settings;
+    use crate::store::create::{CreateOptions, create};
+
+    #[test]
+    fn what_the_history_holds_of_a_digest_is_told_of_every_version_that_has_it() {
+        let temporary = tempfile::tempdir().unwrap();
+        let source = temporary.path().join("source");
+        std::fs::create_dir(&source).unwrap();
+        std::fs::write(source.join("file"), "1").unwrap();
+        let layout = Layout::new(temporary.path().join("root"), None);
+        let (store, _) = create(layout, Settings::default(), CreateOptions::default()).unwrap();
+        for name in ["v1", "v2"] {
+            let input = Input::Path(source.clone());
+            import(&store, input, &name.parse().unwrap(), &Options::default(), &Silent).unwrap();
+        }
+        let listed = || list(&store, Sort::Import).unwrap();
+        let states = || listed().iter().map(|version| version.state).collect::<Vec<_>>();
+        assert_eq!(states(), [State::Unconfirmed; 2]);
+        let (name, digest) = (listed()[0].name.clone(), listed()[0].digest);
+        let record = |event: Event| store.record(vec![event]).unwrap();
+        record(Event::about(Action::Good, &name, digest));
+        assert_eq!(states(), [State::Good; 2]);
+        let evidence = Evidence { check: "http".into(), ..Evidence::default() };
+        record(Event { evidence: Some(evidence), ..Event::about(Action::Bad, &name, digest) });
+        record(Event::about(Action::Pin, &name, None));
+        record(Event { text: Some("loses packets".into()), ..Event::about(Action::Note, &name, None) });
+        assert_eq!(states(), [State::Bad; 2]);
+        let told: Vec<_> = listed().iter().map(|version| (version.pinned, version.note().to_owned())).collect();
+        assert_eq!(told, [(true, "loses packets".to_owned()), (false, String::new())]);
+        let shown = crate::ops::show::show(&store, &crate::model::Selector::Name(name)).unwrap();
+        let told: Vec<Action> = shown.events.iter().map(|event| event.action).collect();
+        assert_eq!(told, [Action::Note, Action::Pin, Action::Bad, Action::Good, Action::Import]);
+        std::fs::remove_dir_all(temporary.path().join("root/versions/v1")).unwrap();
+        assert_eq!(states(), [State::MissingTree, State::Bad]);
+    }
+}
