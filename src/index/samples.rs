@@ -69,6 +69,7 @@ pub(super) fn manifest(version: &str, number: u64, files: &[(&str, &str)]) -> Ma
         source: Source { kind: SourceKind::Archive, path: b"/in/\xff.tar".to_vec() },
         ownership: Ownership::AsRecorded,
         shared: vec![path("services/app/log"), path("services/app/state")],
+        private_empty: Vec::new(),
     };
     Manifest { facts, root, trees, placements }
 }

@@ -170,6 +170,8 @@ fn version(row: &Row<'_>) -> rusqlite::Result<Option<IndexedVersion>> {
             source: Source { kind, path: row.get(7)? },
             ownership,
             shared: Vec::new(),
+            // Of interest only to those who have the tree before them, and they read the manifest.
+            private_empty: Vec::new(),
         },
         digest: Digest(TreeId::from_bytes(row.get(2)?)),
         counts: Counts {
@@ -228,8 +230,9 @@ impl Writer<'_> {
         counts: &Counts,
         file: &ManifestFile,
     ) -> rusqlite::Result<i64> {
-        let Facts { name, import_number, imported_at, clock_synchronised, note, labels, source, ownership, shared } =
-            &manifest.facts;
+        let Facts {
+            name, import_number, imported_at, clock_synchronised, note, labels, source, ownership, shared, ..
+        } = &manifest.facts;
         let version = number(*import_number)?;
         self.transaction.prepare_cached(INSERT_VERSION)?.execute((
             version,

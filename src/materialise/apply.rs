@@ -147,7 +147,7 @@ impl<'a> Job<'a> {
                 }
             },
             What::Private { key, recorded, metadata } => self.objects.place_private(key, metadata, *recorded, spot),
-            What::Empty { metadata } => {
+            What::Empty { metadata } | What::PrivateEmpty { metadata } => {
                 self.objects.place_empty(metadata, (self.empty_mtime)(&above.join(&file.name)), spot)
             }
             What::Symlink { target, owner } => {

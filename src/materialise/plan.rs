@@ -29,7 +29,7 @@ pub struct PlanDir {
 impl PlanDir {
     /// Whether a service writes here: into private files, and whatever it puts beside them.
     pub fn holds_private_files(&self) -> bool {
-        self.files.iter().any(|file| matches!(file.what, What::Private { .. }))
+        self.files.iter().any(|file| matches!(file.what, What::Private { .. } | What::PrivateEmpty { .. }))
     }
 }
 
@@ -66,6 +66,11 @@ pub enum What {
         /// Its mode, owner and attributes.
         metadata: Metadata,
     },
+    /// An empty file that a service writes.
+    PrivateEmpty {
+        /// Its mode, owner and attributes.
+        metadata: Metadata,
+    },
     /// A symbolic link.
     Symlink {
         /// Where it points.
@@ -86,6 +91,8 @@ pub struct Contents<'a> {
     pub placements: &'a [Placement],
     /// Paths at which a link out of the version stands; sorted.
     pub shared: &'a [TreePath],
+    /// Empty files that a service writes; sorted.
+    pub private_empty: &'a [TreePath],
     /// How owners are applied.
     pub ownership: Ownership,
 }
@@ -98,6 +105,7 @@ impl<'a> Contents<'a> {
             root: manifest.root,
             placements: &manifest.placements,
             shared: &manifest.facts.shared,
+            private_empty: &manifest.facts.private_empty,
             ownership: manifest.facts.ownership,
         }
     }
@@ -172,6 +180,9 @@ impl Planner<'_> {
             }
             Node::Symlink { target } => What::Symlink { target: target.to_vec(), owner: (applied.uid, applied.gid) },
             Node::File { content, size } => match placement {
+                None if self.contents.private_empty.binary_search(path).is_ok() => {
+                    What::PrivateEmpty { metadata: applied }
+                }
                 None => What::Empty { metadata: Sealed::of(&applied, None).metadata },
                 Some(placement) => file(*content, *size, applied, placement),
             },

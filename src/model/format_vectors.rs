@@ -131,6 +131,7 @@ fn manifest() -> Manifest {
             source: Source { kind: SourceKind::Archive, path: b"app\xff.tar".to_vec() },
             ownership: Ownership::Squash { uid: 1, gid: 2 },
             shared: vec![TreePath::parse(b"b/f").unwrap()],
+            private_empty: vec![TreePath::parse(b"d").unwrap()],
         },
         root,
         trees,

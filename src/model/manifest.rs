@@ -82,6 +82,8 @@ pub struct Facts {
     pub ownership: Ownership,
     /// Paths that live outside the version: a symbolic link stands at each; sorted.
     pub shared: Vec<TreePath>,
+    /// Empty files that a service writes; sorted. (Of files with contents the placement says it.)
+    pub private_empty: Vec<TreePath>,
 }
 
 /// How one non-empty regular file was placed.
@@ -172,7 +174,7 @@ impl Manifest {
     /// The body before compression.
     pub fn encode_body(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let Facts { name, import_number, imported_at, clock_synchronised, note, labels, source, ownership, shared } =
+        let Facts { name, import_number, imported_at, clock_synchronised, note, labels, source, ownership, .. } =
             &self.facts;
         put_short_bytes(&mut out, name.as_ref());
         out.extend_from_slice(&import_number.to_le_bytes());
@@ -193,9 +195,11 @@ impl Manifest {
         out.push(squash);
         out.extend_from_slice(&uid.to_le_bytes());
         out.extend_from_slice(&gid.to_le_bytes());
-        put_count(&mut out, shared.len());
-        for path in shared {
-            put_long_bytes(&mut out, path.as_bytes());
+        for paths in [&self.facts.shared, &self.facts.private_empty] {
+            put_count(&mut out, paths.len());
+            for path in paths {
+                put_long_bytes(&mut out, path.as_bytes());
+            }
         }
         out.extend_from_slice(self.root.as_bytes());
         let order = self.trees.reachable(self.root);
@@ -309,17 +313,33 @@ fn decode_facts(reader: &mut Reader<'_>) -> Result<Facts, DecodeError> {
         (1, uid, gid) => Ownership::Squash { uid, gid },
         _ => return Err(reader.invalid("an unknown kind of ownership")),
     };
-    let mut shared: Vec<TreePath> = Vec::new();
+    let (shared, private_empty) = (decode_paths(reader)?, decode_paths(reader)?);
+    Ok(Facts {
+        name,
+        import_number,
+        imported_at,
+        clock_synchronised,
+        note,
+        labels,
+        source,
+        ownership,
+        shared,
+        private_empty,
+    })
+}
+
+fn decode_paths(reader: &mut Reader<'_>) -> Result<Vec<TreePath>, DecodeError> {
+    let mut paths: Vec<TreePath> = Vec::new();
     for _ in 0..reader.u32()? {
         let bytes = reader.long_bytes()?;
         let path = TreePath::parse(bytes).ok().filter(|path| path.as_bytes() == bytes && !path.is_top());
-        let path = path.ok_or_else(|| reader.invalid("a shared path that is not allowed"))?;
-        if shared.last().is_some_and(|last| *last >= path) {
-            return Err(reader.invalid("shared paths out of order"));
+        let path = path.ok_or_else(|| reader.invalid("a path that is not allowed"))?;
+        if paths.last().is_some_and(|last| *last >= path) {
+            return Err(reader.invalid("paths out of order"));
         }
-        shared.push(path);
+        paths.push(path);
     }
-    Ok(Facts { name, import_number, imported_at, clock_synchronised, note, labels, source, ownership, shared })
+    Ok(paths)
 }
 
 fn decode_placement(reader: &mut Reader<'_>) -> Result<Placement, DecodeError> {
@@ -357,6 +377,7 @@ mod tests {
                 source: Source { kind: SourceKind::Archive, path: b"app\xff.tar".to_vec() },
                 ownership: Ownership::Squash { uid: 1, gid: 2 },
                 shared: vec![TreePath::parse(b"services/app/state").unwrap()],
+                private_empty: vec![TreePath::parse(b"empty").unwrap()],
             },
             root,
             trees,

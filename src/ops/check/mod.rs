@@ -277,7 +277,7 @@ impl Pass<'_> {
     }
 
     fn file(&self, path: &TreePath, dir: &Dir, file: &PlanFile) -> Result<()> {
-        if matches!(file.what, What::Private { .. }) {
+        if matches!(file.what, What::Private { .. } | What::PrivateEmpty { .. }) {
             return Ok(());
         }
         let Some(stat) = dir.try_stat(&file.name)? else {
@@ -285,7 +285,7 @@ impl Pass<'_> {
             return Ok(());
         };
         match &file.what {
-            What::Private { .. } => Ok(()),
+            What::Private { .. } | What::PrivateEmpty { .. } => Ok(()),
             What::Object { key, recorded } => self.object(path, (dir, file.name.as_bytes()), &stat, key, *recorded),
             What::Empty { metadata } => {
                 self.empty(path, &stat, metadata);

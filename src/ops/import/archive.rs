@@ -110,7 +110,7 @@ fn need_of(plan: &Plan, space: &Space) -> super::preflight::Need {
         let (bytes, inodes) = match &file.what {
             What::Object { .. } => (0, 0),
             What::Private { recorded, .. } => (space.rounded(recorded.size), 1),
-            What::Empty { .. } => (0, 1),
+            What::Empty { .. } | What::PrivateEmpty { .. } => (0, 1),
             // A short target lies in the inode itself.
             What::Symlink { target, .. } if target.len() < 60 => (0, 1),
             What::Symlink { target, .. } => (space.rounded(target.len() as u64), 1),
@@ -452,6 +452,7 @@ impl Placing<'_> {
         // Each object was made for one name; every other name is a link.
         let made = self.tally.new_objects.get() + self.tally.copied_files.get();
         self.tally.linked_files.set((placements.len() as u64).saturating_sub(made));
+        shared.sort_unstable();
         Ok((placements, shared))
     }
 
@@ -499,15 +500,16 @@ impl Placing<'_> {
     }
 
     fn materialise(&self, built: &Built, placements: &[Placement], shared: &[TreePath], run: &Run) -> Result<()> {
+        let private_empty = self.job.private_empty(&built.trees, built.root);
         let contents = Contents {
             trees: &built.trees,
             root: built.root,
             placements,
             shared,
+            private_empty: &private_empty,
             ownership: self.job.store.ownership(),
         };
-        let mut plan = plan(contents).ok_or_else(|| Error::source("", "the archive's trees are not whole"))?;
-        self.open_private(built, &mut plan)?;
+        let plan = plan(contents).ok_or_else(|| Error::source("", "the archive's trees are not whole"))?;
         let names: u64 = plan.directories.iter().map(|directory| directory.files.len() as u64).sum();
         self.job.observer.stage(Stage::Materialise, Some(names));
         let space = Space::of(self.job.store.root())?;
@@ -517,31 +519,6 @@ impl Placing<'_> {
         let now = (crate::fsys::system::file_time_now().0, 0);
         let empty_mtime = |path: &TreePath| self.facts.mtimes.get(path).copied().unwrap_or(now);
         apply(&plan, self.objects, Inodes::Shared, tree, &empty_mtime, self.job.observer)?;
-        Ok(())
-    }
-    /// Leaves an empty file writable where a service is to write it: manifests place only what has bytes, so the plan
-    /// does not know.
-    fn open_private(&self, built: &Built, plan: &mut Plan) -> Result<()> {
-        if self.job.options.private.is_empty() {
-            return Ok(());
-        }
-        let mut open = HashMap::new();
-        let walked = built.trees.walk(built.root, |path, entry| {
-            if matches!(entry.node, Node::File { size: 0, .. }) && kind_of(self.job, path) == PlacementKind::Private {
-                open.insert(path.clone(), self.job.store.ownership().apply(&entry.metadata));
-            }
-            Ok::<(), Error>(())
-        })?;
-        walked.map_err(|tree| Error::source(tree.to_hex(), LOST))?;
-        for directory in &mut plan.directories {
-            for file in &mut directory.files {
-                if let What::Empty { metadata } = &mut file.what
-                    && let Some(applied) = open.remove(&directory.path.join(&file.name))
-                {
-                    *metadata = applied;
-                }
-            }
-        }
         Ok(())
     }
 }

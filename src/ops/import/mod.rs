@@ -408,6 +408,24 @@ impl Job<'_> {
         Ok(self.report(&passed, tally, Some(outcome)))
     }
 
+    /// Empty files that a service writes, sorted.
+    fn private_empty(&self, trees: &TreeSet, root: TreeId) -> Vec<TreePath> {
+        let Options { private, shared, .. } = self.options;
+        let mut paths = Vec::new();
+        if !private.is_empty() {
+            let walked = trees.walk(root, |path, entry| {
+                let empty = matches!(entry.node, crate::model::Node::File { size: 0, .. });
+                if empty && private.covers(path) && !shared.covers(path) {
+                    paths.push(path.clone());
+                }
+                Ok::<(), std::convert::Infallible>(())
+            });
+            debug_assert!(walked.is_ok_and(|walked| walked.is_ok()), "an import has all its trees");
+        }
+        paths.sort_unstable();
+        paths
+    }
+
     /// What is to be published, but for its import number.
     pub(super) fn draft(&self, passed: &Passed, source: Source) -> Draft {
         let Moment { unix_seconds, synchronised, .. } = self.store.clock().now();
@@ -421,6 +439,7 @@ impl Job<'_> {
             source,
             ownership: self.store.ownership(),
             shared: passed.shared.clone(),
+            private_empty: self.private_empty(&passed.trees, passed.root),
         };
         Draft { facts, root: passed.root, trees: passed.trees.clone(), placements: passed.placements.clone() }
     }

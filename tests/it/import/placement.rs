@@ -7,6 +7,7 @@ use crate::support::{Fixture, Outcome, needs_root, tree};
 
 tests![
     private_files_are_writable_copies,
+    what_a_service_writes_is_no_damage,
     a_shared_path_is_seeded_once_and_never_replaced,
     the_configuration_is_no_part_of_the_digest,
     a_private_python_source_is_kept_whole,
@@ -147,5 +148,17 @@ fn a_second_import_finds_everything() -> Outcome {
     let inode =
         |version: &str| std::fs::metadata(fixture.path(format!("versions/{version}/lib/common.so"))).unwrap().ino();
     assert_eq!(inode("v1.0"), inode("v1.1"));
+    Ok(())
+}
+
+/// A service that wrote its log, empty in the release, once made its version fail the check before a switch.
+fn what_a_service_writes_is_no_damage() -> Outcome {
+    from_both(|fixture, _| {
+        std::fs::write(fixture.path("versions/v1.0/services/device-api/data/log"), "started").unwrap();
+        std::fs::write(fixture.path("versions/v1.0/services/device-api/data/db"), "more rows").unwrap();
+        std::fs::write(fixture.path("versions/v1.0/lib/lock"), "1234").unwrap();
+        fixture.run(&["verify"]).ok();
+        fixture.run(&["activate", "1.0"]).ok();
+    });
     Ok(())
 }
