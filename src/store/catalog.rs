@@ -180,7 +180,8 @@ impl Store {
 
     /// Brings the index to what manifests and history say; `false` if it is behind and may not be written.
     fn catch_up(&self, index: &mut Index, writable: bool, held: Held, published: Option<&Manifest>) -> Result<bool> {
-        let behind = self.behind(&index.read()?)?;
+        let at_hand = published.map(|manifest| &manifest.facts.name);
+        let behind = self.behind(&index.read()?, at_hand)?;
         if behind.is_none() {
             return Ok(true);
         }
@@ -196,7 +197,7 @@ impl Store {
         };
         let mut writer = index.write()?;
         // Looked at again: somebody may have caught it up while we waited.
-        let Some(behind) = self.behind(&writer)? else { return Ok(true) };
+        let Some(behind) = self.behind(&writer, at_hand)? else { return Ok(true) };
         if !behind.gone.is_empty() {
             let _removed = writer.remove_versions(&behind.gone)?;
         }
@@ -216,8 +217,8 @@ impl Store {
         Ok(true)
     }
 
-    /// What the index lacks; `None` if nothing.
-    fn behind(&self, reader: &Reader<'_>) -> Result<Option<Behind>> {
+    /// What the index lacks; `None` if nothing. The manifest that is at hand need not be read.
+    fn behind(&self, reader: &Reader<'_>, at_hand: Option<&VersionName>) -> Result<Option<Behind>> {
         let mut indexed: HashMap<VersionName, ManifestFile> =
             reader.versions()?.into_iter().map(|version| (version.facts.name, version.manifest_file)).collect();
         let manifests = self.manifests()?;
@@ -236,8 +237,9 @@ impl Store {
         }
         gone.extend(indexed.into_keys());
         // A damaged manifest stays missing for ever, which is no reason to write.
-        missing
-            .retain(|(name, _)| !matches!(manifests.read(name), Err(Error::Corrupt { .. } | Error::NotFound { .. })));
+        let unreadable =
+            |name: &VersionName| matches!(manifests.read(name), Err(Error::Corrupt { .. } | Error::NotFound { .. }));
+        missing.retain(|(name, _)| Some(name) == at_hand || !unreadable(name));
         let Reflected { seq, chain } = reader.reflected()?;
         let history = self.history()?;
         let present = history.present()?;
