@@ -60,7 +60,7 @@ use crate::model::event::Chain;
 pub use events::{EventFilter, HistoryLine, Order};
 pub use failure::{contradiction, foreign_history, is_busy, is_damage};
 pub use find::Found;
-pub use objects::PublishedObjects;
+pub use objects::{Lookup, PublishedObjects};
 pub use open::{Mode, Opened, Trouble, Unusable, open};
 pub use rebuild::{fill, rebuild};
 pub use remove::Removed;

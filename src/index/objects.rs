@@ -13,7 +13,7 @@ use rusqlite::{CachedStatement, Connection, Row};
 use super::failure::{failed, malformed};
 use super::trees::RowId;
 use super::versions::{Counts, ownership_text};
-use super::{Reader, number, optional, unsigned};
+use super::{Index, Reader, number, optional, unsigned};
 use crate::error::Result;
 use crate::model::{
     ContentId, Entry, InodeClass, Manifest, Node, ObjectKey, Ownership, Placement, PlacementKind, Sealed, TreeId,
@@ -265,11 +265,7 @@ pub(super) fn plain_class(ownership: Ownership, metadata: &crate::model::Metadat
 impl Reader<'_> {
     /// What is recorded of an object, or `None` if no published version refers to it.
     pub fn object(&self, key: &ObjectKey) -> Result<Option<Recorded>> {
-        let text = class_text(&key.class);
-        let found = self.transaction.prepare_cached(OBJECT).and_then(|mut statement| {
-            optional(statement.query_row((key.content.as_bytes(), text), |r| recorded(r, 0)))
-        });
-        found.map_err(failed("look up an object"))
+        object_in(&self.transaction, key)
     }
 
     /// All objects that published versions refer to, as a copy that many threads may ask: 64 bytes for each.
@@ -289,6 +285,43 @@ impl Reader<'_> {
             Ok(Some(PublishedObjects { classes: classes.0, objects, sizes }))
         };
         read().map_err(failed(action))?.ok_or_else(|| malformed(action, "an inode class makes no sense"))
+    }
+}
+
+fn object_in(connection: &Connection, key: &ObjectKey) -> Result<Option<Recorded>> {
+    let text = class_text(&key.class);
+    let found = connection.prepare_cached(OBJECT).and_then(|mut statement| {
+        optional(statement.query_row((key.content.as_bytes(), text), |row| recorded(row, 0)))
+    });
+    found.map_err(failed("look up an object"))
+}
+
+/// Looks up very many objects, all as of one moment: the engine begins to read once, not for every one.
+#[derive(Debug)]
+pub struct Lookup {
+    connection: Connection,
+}
+
+impl Index {
+    /// Turns into a means to look up very many objects.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Index`](crate::error::Error::Index) if the engine fails.
+    pub fn into_lookup(self) -> Result<Lookup> {
+        self.connection.execute_batch("BEGIN DEFERRED").map_err(failed("begin to read"))?;
+        Ok(Lookup { connection: self.connection })
+    }
+}
+
+impl Lookup {
+    /// As [`Reader::object`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Index`](crate::error::Error::Index) if the engine fails.
+    pub fn object(&self, key: &ObjectKey) -> Result<Option<Recorded>> {
+        object_in(&self.connection, key)
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::SharedStore;
 use crate::error::{Error, Result};
-use crate::index::Index;
+use crate::index::Lookup;
 use crate::model::{Entry, Manifest, Node, ObjectKey, Placement};
 use crate::object::{Published, Recorded};
 
@@ -17,7 +17,7 @@ use crate::object::{Published, Recorded};
 pub struct PublishedObjects {
     recent: HashMap<ObjectKey, Recorded>,
     sizes: HashSet<u64>,
-    index: Option<Mutex<Index>>,
+    index: Option<Mutex<Lookup>>,
 }
 
 impl SharedStore<'_> {
@@ -36,7 +36,7 @@ impl SharedStore<'_> {
             names.sort_by_key(|name| marks.versions.get(name).map(|known| known.import_number));
             names.drain(..names.len().saturating_sub(1));
             if !names.is_empty() {
-                published.index = Some(Mutex::new(index));
+                published.index = Some(Mutex::new(index.into_lookup()?));
             }
         }
         for name in names {
@@ -79,7 +79,7 @@ impl Published for PublishedObjects {
             return Ok(Some(*recorded));
         }
         match &self.index {
-            Some(index) => index.lock().unwrap_or_else(PoisonError::into_inner).read()?.object(key),
+            Some(index) => index.lock().unwrap_or_else(PoisonError::into_inner).object(key),
             None => Ok(None),
         }
     }
