@@ -12,10 +12,15 @@ use crate::model::ContentId;
 
 const GET: &str = "SELECT content, generation FROM stat_cache
     WHERE filesystem = ?1 AND inode = ?2 AND size = ?3 AND mtime_ns = ?4 AND ctime_ns = ?5";
+const GET_RANGE: &str = "SELECT inode, size, mtime_ns, ctime_ns, content, generation FROM stat_cache
+    WHERE filesystem = ?1 AND inode BETWEEN ?2 AND ?3 ORDER BY inode";
 const PUT: &str = "INSERT OR REPLACE INTO stat_cache
     (filesystem, inode, size, mtime_ns, ctime_ns, content, generation) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 const OLDEST_KEPT: &str = "SELECT generation FROM stat_cache ORDER BY generation DESC LIMIT 1 OFFSET ?1";
 const TRIM: &str = "DELETE FROM stat_cache WHERE generation <= ?1";
+
+/// From so many keys on it is faster to read the rows between the first and the last than to look each up.
+const MANY_KEYS: usize = 8_000;
 
 /// What a source file's inode said: all of it must be the same for its content to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,6 +58,11 @@ pub struct CachedContent {
 impl Reader<'_> {
     /// What is remembered of files on one file system, in the order of the keys. Sorted keys are answered fastest.
     pub fn cached_contents(&self, filesystem: &[u8], keys: &[StatKey]) -> Result<Vec<Option<CachedContent>>> {
+        // Inode numbers are stored signed, so those beyond the half of the numbers come in another order.
+        let ordered = keys.is_sorted_by_key(|key| key.inode) && keys.last().is_some_and(|key| key.inode >> 63 == 0);
+        if keys.len() >= MANY_KEYS && ordered {
+            return self.cached_range(filesystem, keys).map_err(failed("look up source files"));
+        }
         let read = || {
             let mut statement = self.transaction.prepare_cached(GET)?;
             let get = |key: &StatKey| {
@@ -64,6 +74,26 @@ impl Reader<'_> {
             keys.iter().map(get).collect::<rusqlite::Result<Vec<_>>>()
         };
         read().map_err(failed("look up source files"))
+    }
+
+    /// The same for very many keys in order: one pass over both.
+    fn cached_range(&self, filesystem: &[u8], keys: &[StatKey]) -> rusqlite::Result<Vec<Option<CachedContent>>> {
+        let (Some(first), Some(last)) = (keys.first(), keys.last()) else { return Ok(Vec::new()) };
+        let mut statement = self.transaction.prepare_cached(GET_RANGE)?;
+        let mut rows = statement.query((filesystem, first.inode.cast_signed(), last.inode.cast_signed()))?;
+        let mut found = vec![None; keys.len()];
+        let mut at = 0;
+        while let Some(row) = rows.next()? {
+            let inode = row.get::<_, i64>(0)?.cast_unsigned();
+            at += keys[at..].iter().take_while(|key| key.inode < inode).count();
+            for (key, found) in keys.iter().zip(&mut found).skip(at).take_while(|(key, _)| key.inode == inode) {
+                if (key.size, key.mtime_ns, key.ctime_ns) == (unsigned(row, 1)?, row.get(2)?, row.get(3)?) {
+                    let content = ContentId::from_bytes(row.get(4)?);
+                    *found = Some(CachedContent { content, generation: unsigned(row, 5)? });
+                }
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -161,5 +191,23 @@ mod tests {
         let kept = writer.cached_contents(b"fs", &(0..10).map(key).collect::<Vec<_>>()).unwrap();
         let kept: Vec<usize> = (0..10).filter(|at| kept[*at].is_some()).collect();
         assert_eq!(kept, [0, 7, 8, 9]);
+    }
+
+    #[test]
+    fn very_many_keys_are_answered_as_each_by_itself() {
+        let mut index = Index::in_memory().unwrap();
+        let mut writer = index.write().unwrap();
+        let mut files: Vec<_> = (0..20_000).step_by(3).map(|inode| (key(inode), content(inode as u8))).collect();
+        writer.cache_contents(b"fs", 1, &mut files).unwrap();
+        // Every third is there, every second of those is another size now, and every fifth key is asked for twice.
+        let mut keys: Vec<StatKey> = (1..20_100).step_by(2).map(key).collect();
+        keys.iter_mut().step_by(4).for_each(|key| key.size += 1);
+        keys.extend(keys.clone().iter().step_by(5));
+        keys.sort_unstable();
+        assert!(keys.len() >= MANY_KEYS);
+        let all = writer.cached_contents(b"fs", &keys).unwrap();
+        let each: Vec<_> = keys.iter().map(|key| writer.cached_contents(b"fs", &[*key]).unwrap()[0]).collect();
+        assert_eq!(all, each);
+        assert_eq!(all.iter().flatten().count(), 3_000);
     }
 }
