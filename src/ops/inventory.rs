@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use rayon::prelude::*;
+
 use crate::error::{Error, Refusal, Result};
 use crate::fsys::held::{Hold, held_on};
 use crate::fsys::mounts::mounts_below;
@@ -63,12 +65,12 @@ pub(super) fn refuse_doubt(store: &Store) -> Result<Marks> {
         _ => return Err(doubt("the history is missing".into())),
     }
     let manifests = store.manifests()?;
-    for name in manifests.names()? {
-        match manifests.read(&name) {
-            Err(error @ Error::Corrupt { .. }) => return Err(doubt(error.to_string())),
-            other => drop(other?),
-        }
-    }
+    let names = manifests.names()?;
+    let check = |name: &VersionName| match manifests.read(name) {
+        Err(error @ Error::Corrupt { .. }) => Err(doubt(error.to_string())),
+        other => other.map(drop),
+    };
+    store.in_pool(|| names.par_iter().try_for_each(check))??;
     Ok(reading.marks)
 }
 
