@@ -10,6 +10,7 @@ use tope_store::observe::{Observer, Stage, Work};
 /// Shows what the library does, and tells it when the user wants to stop.
 pub struct Progress {
     bar: ProgressBar,
+    shown: bool,
     interrupted: Arc<AtomicBool>,
 }
 
@@ -19,10 +20,11 @@ impl Progress {
         let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(10) };
         let bar = ProgressBar::with_draw_target(None, target);
         // The tick is a thread, and a fire exit should need none.
-        if !bar.is_hidden() {
+        let shown = !bar.is_hidden();
+        if shown {
             bar.enable_steady_tick(Duration::from_millis(100));
         }
-        Self { bar, interrupted }
+        Self { bar, shown, interrupted }
     }
 }
 
@@ -53,7 +55,7 @@ impl Observer for Progress {
     }
 
     fn work(&self, work: Work, amount: u64) {
-        if work == Work::Files {
+        if self.shown && work == Work::Files {
             self.bar.inc(amount);
         }
     }
