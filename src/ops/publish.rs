@@ -83,12 +83,21 @@ pub fn same_or_refused(existing: &Manifest, digest: Digest) -> Result<Outcome> {
 
 /// Publishes what `run` built at its [`staging::TREE`].
 ///
+/// `seed` provides the state that outlives versions (step 2). `meanwhile` is called while the medium is waited for: work
+/// that neither writes to the tree nor depends on the version being there.
+///
 /// # Errors
 ///
 /// [`Error::Refused`] if the name is taken by something else; what the system refuses. On an error nothing was
 /// published, unless it came from recording it: then the next command completes the record.
-pub fn publish(store: &SharedStore<'_>, run: &Run, draft: Draft, seed: &dyn Fn() -> Result<()>) -> Result<Outcome> {
-    sync_and_index(store, run, &draft)?;
+pub fn publish(
+    store: &SharedStore<'_>,
+    run: &Run,
+    draft: Draft,
+    seed: &dyn Fn(&Draft) -> Result<()>,
+    meanwhile: &dyn Fn(),
+) -> Result<Outcome> {
+    sync_and_index(store, run, &draft, meanwhile)?;
     let publishing = store.publish_lock()?;
     let manifests = store.manifests()?;
     let name = draft.facts.name.clone();
@@ -96,7 +105,7 @@ pub fn publish(store: &SharedStore<'_>, run: &Run, draft: Draft, seed: &dyn Fn()
         return same_or_refused(&manifests.read(&name)?, Digest(draft.root));
     }
     check_name_is_free(store, &name)?;
-    seed()?;
+    seed(&draft)?;
     let import_number = store.next_import_number()?;
     let facts = Facts { import_number, ..draft.facts };
     let manifest = Manifest { facts, root: draft.root, trees: draft.trees, placements: draft.placements };
@@ -119,10 +128,11 @@ pub fn publish(store: &SharedStore<'_>, run: &Run, draft: Draft, seed: &dyn Fn()
 
 /// Waits for the medium, and meanwhile takes the trees into the index: rows that nothing refers to until the version is
 /// published, and that gc prunes if it never is.
-fn sync_and_index(store: &SharedStore<'_>, run: &Run, draft: &Draft) -> Result<()> {
+fn sync_and_index(store: &SharedStore<'_>, run: &Run, draft: &Draft, meanwhile: &dyn Fn()) -> Result<()> {
     std::thread::scope(|scope| {
         let syncing = scope.spawn(|| run.dir().sync_file_system());
         store.index_trees(&draft.trees, draft.root);
+        meanwhile();
         syncing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

@@ -129,7 +129,7 @@ fn adopt_one(job: &Job<'_>) -> Result<Adopted> {
     if let Some((passed, dry)) = rehearsed.filter(|_| job.options.mode == Mode::DryRun) {
         return Ok(Adopted { import: job.report(&passed, &dry, None), displaced_in_use: false });
     }
-    let Built { run, passed, read } = job.build(&scan, &reader, &tally)?;
+    let Built { run, mut passed, read } = job.build(&scan, &reader, &tally)?;
     note.write(run.dir())?;
     run.dir().sync_file_system()?;
     let publishing = job.store.publish_lock()?;
@@ -144,7 +144,7 @@ fn adopt_one(job: &Job<'_>) -> Result<Adopted> {
     drop(reader);
     drop(source);
     let place = format!("versions/{}", job.version).into_bytes();
-    let draft = job.draft(&passed, Source { kind: SourceKind::Adopted, path: place });
+    let draft = job.draft(&mut passed, Source { kind: SourceKind::Adopted, path: place });
     let import_number = job.store.next_import_number()?;
     let facts = Facts { import_number, ..draft.facts };
     let manifest = Manifest { facts, root: draft.root, trees: draft.trees, placements: draft.placements };

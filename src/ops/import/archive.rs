@@ -74,7 +74,7 @@ pub(super) fn import(job: &Job<'_>, input: Input, kind: SourceKind, path: &[u8])
     })();
     job.note_made(&objects);
     job.observer.stage(Stage::Sync, None);
-    job.publish(run, placed?, &tally, Source { kind, path: path.to_vec() })
+    job.publish(run, placed?, &tally, Source { kind, path: path.to_vec() }, &|| {})
 }
 
 /// Counts for a dry run what a real one would make: each object once.

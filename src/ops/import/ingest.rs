@@ -190,8 +190,8 @@ pub(super) fn run(ingest: &Ingest<'_>, source: &Dir, target: Option<Dir>) -> Res
     for (directory, entry, placement) in late_files {
         insert(&mut done[directory], entry, placement);
     }
-    let (root, trees) = assemble(ingest.scan, &done)?;
     let placements = order_placements(ingest.scan, &done);
+    let (root, trees) = assemble(ingest.scan, done)?;
     let mut shared = inner(pass.shared);
     shared.sort_unstable();
     Ok(Ingested { root, trees, placements, shared, read: inner(pass.read), needed: inner(pass.needed) })
@@ -696,11 +696,11 @@ fn insert(done: &mut Done, entry: Entry, placement: Option<Placement>) {
 }
 
 /// Makes the trees, deepest first.
-fn assemble(scan: &Scan, done: &[Done]) -> Result<(TreeId, TreeSet)> {
+fn assemble(scan: &Scan, mut done: Vec<Done>) -> Result<(TreeId, TreeSet)> {
     let mut trees = TreeSet::default();
     let mut ids: Vec<Option<TreeId>> = vec![None; done.len()];
     for (at, directory) in scan.directories.iter().enumerate().rev() {
-        let mut entries = done[at].entries.clone();
+        let mut entries = std::mem::take(&mut done[at].entries);
         for &child in &directory.children {
             let name = directory_name(&scan.directories[child].path)?;
             let tree = ids[child].expect("children come after their parents in a scan, so they are done");

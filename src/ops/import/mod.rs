@@ -259,9 +259,11 @@ impl Job<'_> {
     fn import_directory(&self, source: &Dir, path: &Path) -> Result<Report> {
         use std::os::unix::ffi::OsStrExt;
         self.refuse_own_parts(source)?;
-        let scan = scan::scan(source, self.observer)?;
+        // The walk keeps one thread busy; the newest manifest is read by another.
+        let (scan, published) = rayon::join(|| scan::scan(source, self.observer), || self.store.published_objects());
+        let scan = scan?;
         self.refuse_own_parts_inside(&scan)?;
-        let published = self.store.published_objects()?;
+        let published = published?;
         let reader = Reader::new(self, source, &scan, &published)?;
         let tally = Tally::default();
         self.observer.stage(Stage::Import, Some(scan.entries()));
@@ -277,9 +279,7 @@ impl Job<'_> {
         }
         let Built { run, passed, read } = self.build(&scan, &reader, &tally)?;
         let source = Source { kind: SourceKind::Directory, path: path.as_os_str().as_bytes().to_vec() };
-        let report = self.publish(run, passed, &tally, source)?;
-        reader.remember(&read);
-        Ok(report)
+        self.publish(run, passed, &tally, source, &|| reader.remember(&read))
     }
 
     /// Checks that there is room. A source that might not fit, and a dry run, are read whole for it: then what would be
@@ -400,10 +400,19 @@ impl Job<'_> {
         }
     }
 
-    fn publish(&self, run: Run, passed: Passed, tally: &Tally, source: Source) -> Result<Report> {
-        let draft = self.draft(&passed, source);
-        let seed = || super::shared_state::seed(self.store, &run, &passed.trees, passed.root, &passed.shared, None);
-        let outcome = publish::publish(self.store, &run, draft, &seed)?;
+    fn publish(
+        &self,
+        run: Run,
+        mut passed: Passed,
+        tally: &Tally,
+        source: Source,
+        meanwhile: &dyn Fn(),
+    ) -> Result<Report> {
+        let draft = self.draft(&mut passed, source);
+        let seed = |draft: &Draft| {
+            super::shared_state::seed(self.store, &run, &draft.trees, draft.root, &draft.facts.shared, None)
+        };
+        let outcome = publish::publish(self.store, &run, draft, &seed, meanwhile)?;
         run.finish()?;
         Ok(self.report(&passed, tally, Some(outcome)))
     }
@@ -426,8 +435,8 @@ impl Job<'_> {
         paths
     }
 
-    /// What is to be published, but for its import number.
-    pub(super) fn draft(&self, passed: &Passed, source: Source) -> Draft {
+    /// What is to be published, but for its import number. Takes trees and placements out of what was passed over.
+    pub(super) fn draft(&self, passed: &mut Passed, source: Source) -> Draft {
         let Moment { unix_seconds, synchronised, .. } = self.store.clock().now();
         let facts = Facts {
             name: self.version.clone(),
@@ -441,7 +450,8 @@ impl Job<'_> {
             shared: passed.shared.clone(),
             private_empty: self.private_empty(&passed.trees, passed.root),
         };
-        Draft { facts, root: passed.root, trees: passed.trees.clone(), placements: passed.placements.clone() }
+        let (trees, placements) = (std::mem::take(&mut passed.trees), std::mem::take(&mut passed.placements));
+        Draft { facts, root: passed.root, trees, placements }
     }
 
     pub(super) fn report(&self, passed: &Passed, tally: &Tally, outcome: Option<Outcome>) -> Report {
