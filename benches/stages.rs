@@ -18,11 +18,13 @@ use tope_store::hash::{Threads, stream};
 use tope_store::layout::{self, Layout};
 use tope_store::materialise::plan::Contents;
 use tope_store::materialise::{Inodes, apply, plan};
+use tope_store::model::diff::Options as Comparing;
 use tope_store::model::retention::Policy;
 use tope_store::model::{ContentId, Metadata, Sealed};
 use tope_store::object::place::{Dress, Spot};
 use tope_store::object::{LinkPolicy, NothingPublished, Objects};
 use tope_store::observe::Silent;
+use tope_store::ops::diff::diff;
 use tope_store::ops::gc::{Mode, gc};
 use tope_store::ops::import::{Input, Options, import};
 use tope_store::ops::init::init;
@@ -174,6 +176,18 @@ fn importing(criterion: &mut Criterion, place: &Place) {
     });
 }
 
+fn comparing(criterion: &mut Criterion, place: &Place) {
+    let store = place.store();
+    for (release, version) in [(1, "v1"), (2, "v2"), (2, "v3")] {
+        place.import(&store, release, version);
+    }
+    let compare = |before: &str, after: &str| {
+        measure(|| drop(diff(&store, before.as_ref(), after.as_ref(), &Comparing::default(), &Silent).unwrap()))
+    };
+    timed(criterion, place, "diff, different", || compare("v1", "v2"));
+    timed(criterion, place, "diff, equal", || compare("v2", "v3"));
+}
+
 fn removing(criterion: &mut Criterion, place: &Place) {
     timed(criterion, place, "gc of one version", || {
         let store = place.store();
@@ -187,7 +201,7 @@ fn removing(criterion: &mut Criterion, place: &Place) {
 
 fn all(criterion: &mut Criterion) {
     let place = Place::new();
-    for stage in [reading, writing, importing, removing] {
+    for stage in [reading, writing, importing, comparing, removing] {
         stage(criterion, &place);
     }
 }
