@@ -24,10 +24,13 @@ use tope_store::model::{ContentId, Metadata, Sealed};
 use tope_store::object::place::{Dress, Spot};
 use tope_store::object::{LinkPolicy, NothingPublished, Objects};
 use tope_store::observe::Silent;
+use tope_store::ops::activate::{Options as Switching, activate};
+use tope_store::ops::check::Depth;
 use tope_store::ops::diff::diff;
 use tope_store::ops::gc::{Mode, gc};
 use tope_store::ops::import::{Input, Options, import};
 use tope_store::ops::init::init;
+use tope_store::ops::switching::Verify;
 use tope_store::scan::{Scan, scan};
 use tope_store::staging::Run;
 use tope_store::store::create::CreateOptions;
@@ -188,6 +191,22 @@ fn comparing(criterion: &mut Criterion, place: &Place) {
     timed(criterion, place, "diff, equal", || compare("v2", "v3"));
 }
 
+fn switching(criterion: &mut Criterion, place: &Place) {
+    let store = place.store();
+    for (release, version) in [(1, "v1"), (2, "v2")] {
+        place.import(&store, release, version);
+    }
+    let mut at = 0;
+    let mut switch = |verify| {
+        at += 1;
+        let options = Switching { verify, ..Switching::default() };
+        let version = ["v1", "v2"][at % 2].parse().unwrap();
+        measure(|| assert!(activate(&store, &version, &options, &Silent).unwrap().changed))
+    };
+    timed(criterion, place, "switch, not checked", || switch(Verify::None));
+    timed(criterion, place, "switch, quick check", || switch(Verify::To(Depth::Quick)));
+}
+
 fn removing(criterion: &mut Criterion, place: &Place) {
     timed(criterion, place, "gc of one version", || {
         let store = place.store();
@@ -201,7 +220,7 @@ fn removing(criterion: &mut Criterion, place: &Place) {
 
 fn all(criterion: &mut Criterion) {
     let place = Place::new();
-    for stage in [reading, writing, importing, comparing, removing] {
+    for stage in [reading, writing, importing, comparing, switching, removing] {
         stage(criterion, &place);
     }
 }
