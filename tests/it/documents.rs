@@ -88,6 +88,7 @@ fn documents_hold_only_what_is_documented() -> Outcome {
         &["history"],
         &["du"],
         &["rebuild-index"],
+        &["verify"],
         &["gc", "--free", "1", "--dry-run"],
         &["gc", "--keep-last", "2"],
         &["remove", "1.2.0"],
