@@ -31,9 +31,9 @@ fn the_document() -> Outcome {
     let expected = json!({
         "schema": 1, "root": "DIR/root",
         "current": role("v1.1.0", &document["current"]["digest"], "good"),
-        "previous": role("v1.0.0", &document["previous"]["digest"], "unknown"),
+        "previous": role("v1.0.0", &document["previous"]["digest"], "unconfirmed"),
         "factory": {
-            "version": null, "link": "absent", "target": null, "digest": null, "state": "unknown", "evidence": null,
+            "version": null, "link": "absent", "target": null, "digest": null, "state": "unconfirmed", "evidence": null,
             "recorded": null, "changed_by_hand": false,
         },
         "health": {"checked": true, "ok": true, "not_checked_because": null, "problems": [], "unseen": 0},

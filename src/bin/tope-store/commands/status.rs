@@ -87,7 +87,7 @@ fn standing(standing: &Standing) -> &'static str {
     match standing {
         Standing::Good => "good",
         Standing::Bad(_) => "bad",
-        Standing::Unknown => "unknown",
+        Standing::Unknown => "unconfirmed",
         Standing::Unmanaged => "unmanaged",
     }
 }
