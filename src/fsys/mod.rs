@@ -31,8 +31,6 @@ pub mod process;
 pub mod remove;
 pub mod space;
 pub mod system;
-#[cfg(test)]
-pub(crate) mod test_image;
 
 pub use dir::{Dir, DirItem, Kind, Stat};
 pub use lock::{LockFile, LockGuard, LockMode};

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::FixedClock;
-use crate::error::{Error, ErrorKind};
-use crate::fsys::test_image::TestImage;
+use crate::error::Error;
 use crate::model::event::Actor;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -325,38 +324,4 @@ fn a_short_write_leaves_the_file_as_it_was() {
     assert_eq!(std::fs::read(Path::new(&at).join("history")).unwrap(), before);
     append(&history, vec![pin("v3")]);
     assert_eq!(pins(&history.present().unwrap().marks), ["v1", "v3"]);
-}
-
-#[test]
-fn a_full_disk_takes_a_hundred_more_events_and_refuses_a_large_one_whole() {
-    let Some(image) = TestImage::ext4(1 << 20, 32) else { return };
-    let history = open(image.path());
-    append(&history, vec![pin("v1")]);
-    image.fill();
-    for _ in 0..50 {
-        append(&open(image.path()), vec![note(20)]);
-    }
-    let before = std::fs::read(image.path().join("history")).unwrap();
-    let error = history.append(&FixedClock::at(1), SOON, vec![note(200_000)]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error:?}");
-    assert_eq!(std::fs::read(image.path().join("history")).unwrap(), before);
-    for _ in 0..50 {
-        append(&history, vec![note(20)]);
-    }
-    assert_eq!(history.read().unwrap().marks.last_event, 101);
-}
-
-#[test]
-fn a_segment_that_cannot_be_begun_loses_no_event() {
-    let Some(image) = TestImage::ext4(4 << 20, 32) else { return };
-    let history = open(image.path());
-    append(&history, vec![pin("v1"), note(SEGMENT_BYTES as usize)]);
-    image.fill();
-    let appended = append(&history, vec![pin("v2")]);
-    assert_eq!((appended.own, appended.events[0].seq), (vec![], 3));
-    image.make_room();
-    let appended = append(&open(image.path()), vec![pin("v3")]);
-    assert_eq!(appended.own[0].action, Action::Checkpoint);
-    let reading = open(image.path()).read().unwrap();
-    assert_eq!((reading.state, reading.events.len()), (State::Sound, 5));
 }

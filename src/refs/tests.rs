@@ -10,7 +10,6 @@ use super::*;
 use crate::clock::FixedClock;
 use crate::error::{Error, Refusal};
 use crate::fsys::Kind;
-use crate::fsys::test_image::TestImage;
 use crate::observe::{Observer, Silent};
 use crate::test_vectors::vector;
 
@@ -464,48 +463,4 @@ fn two_switchers_take_turns() {
     assert!(matches!(refused, Err(Error::Locked { lock: "refs.lock", .. })));
     drop(held);
     drop(fixture.lock());
-}
-
-/// The fire exit: no block, no inode, and links as hands may have left them.
-#[test]
-fn rolling_back_needs_neither_a_block_nor_an_inode() {
-    let cases: [(&[(&str, &str)], &str); 4] = [
-        (&[("current", "v3"), ("previous", "v2"), ("factory", "v1")], "v2"),
-        (&[("current", "v3"), ("previous", "TOP/versions/v2"), ("factory", "v1/")], "v2"),
-        (&[("current", "v3"), ("previous", "factory"), ("factory", "TOP/versions/v1")], "v1"),
-        (&[("current", "v4"), ("previous", "v1"), (".was", "v3"), (".next", "v2"), ("factory", "current")], "v3"),
-    ];
-    for (links, previous) in cases {
-        let Some(image) = TestImage::ext4(1 << 20, 32) else { return };
-        let fixture = Fixture::at(image.path(), links);
-        drop(fixture.lock());
-        let factory = fixture.refs.read().unwrap().version(Role::Factory).cloned().unwrap();
-        image.fill();
-        let locked = fixture.lock();
-        let back = locked.roll_back_to_previous().unwrap();
-        assert_eq!((&back.to, back.changed), (&name(previous), true));
-        back.sync(&FixedClock::at(0), &Silent).unwrap();
-        assert_eq!(fixture.refs.read().unwrap().version(Role::Current), Some(&name(previous)));
-        let back = locked.roll_back_to_factory().unwrap();
-        assert_eq!(back.to, factory);
-        back.sync(&FixedClock::at(0), &Silent).unwrap();
-        assert_eq!(fixture.refs.read().unwrap().of(&factory), [Role::Current, Role::Factory]);
-        assert!(!fixture.links().iter().any(|(name, _)| name.starts_with('.')), "{:?}", fixture.links());
-    }
-}
-
-#[test]
-fn an_activation_on_a_full_disk_fails_and_changes_nothing() {
-    let Some(image) = TestImage::ext4(1 << 20, 32) else { return };
-    let fixture = Fixture::at(image.path(), &[("current", "v3"), ("previous", "v2"), ("factory", "v1")]);
-    drop(fixture.lock());
-    image.fill();
-    let before = fixture.links();
-    let locked = fixture.lock();
-    let error = locked.activate(&name("v4")).unwrap_err();
-    assert_eq!(error.kind(), crate::error::ErrorKind::NoSpace, "{error:?}");
-    assert_eq!(fixture.links(), before);
-    // To a version that a role leads to there is a way even now.
-    let _ = locked.activate(&name("v2")).unwrap();
-    fixture.assert_links(&[("current", "v2"), ("factory", "v1"), ("previous", "v3")]);
 }

@@ -13,6 +13,7 @@ mod adopt;
 mod confirm;
 mod documents;
 mod factory;
+mod full_disk;
 mod gc;
 mod guide;
 mod history;
@@ -42,6 +43,7 @@ fn main() -> std::process::ExitCode {
         confirm::tests(),
         documents::tests(),
         factory::tests(),
+        full_disk::tests(),
         gc::tests(),
         guide::tests(),
         history::tests(),

@@ -118,3 +118,13 @@ pub fn fill(top: &Path) {
     let more = std::fs::OpenOptions::new().append(true).open(top.join("fill-0-65536"));
     assert!(more.and_then(|mut file| file.write_all(&[1; 4096])).is_err(), "there is a block left");
 }
+
+/// Gives back what [`fill`] took.
+pub fn make_room(top: &Path) {
+    for item in std::fs::read_dir(top).expect("its top").flatten() {
+        let name = item.file_name();
+        if name.to_string_lossy().starts_with("fill-") || name.to_string_lossy().starts_with("inode-") {
+            std::fs::remove_file(item.path()).expect("what filled it");
+        }
+    }
+}
