@@ -15,6 +15,7 @@ use tope_store::store::{Settings, Store};
 use crate::support::{Fixture, Outcome, Ran, redacted, releases, run_as, tree};
 
 tests![
+    what_is_configured_and_not_done_is_said,
     the_first_activation_and_the_next,
     activating_what_is_current_changes_nothing,
     a_version_is_named_by_digest_prefix_or_role,
@@ -387,4 +388,16 @@ impl Drop for Stop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+fn what_is_configured_and_not_done_is_said() -> Outcome {
+    let fixture = Fixture::new();
+    tree::release(fixture.beside("source"), 1);
+    fixture.import("source", "1.0.0");
+    assert!(!fixture.run(&["activate", "1.0.0"]).ok().stderr.contains("no effect"));
+    std::fs::write(fixture.config(), "[[service]]\nunit = \"a.service\"\n[notify]\ncommand = [\"/bin/true\"]\n")
+        .unwrap();
+    let said = fixture.run(&["activate", "1.0.0"]).ok().stderr;
+    assert!(said.contains("[[service]], [notify] in the configuration has no effect yet"), "{said}");
+    Ok(())
 }

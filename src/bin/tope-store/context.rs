@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::Serialize;
-use tope_store::config::{Config, DEFAULT_CONFIG_PATH};
+use tope_store::config::{Config, DEFAULT_CONFIG_PATH, Supervisor};
 use tope_store::error::{Error, Result, Shown, chain};
 use tope_store::layout::{self, Layout};
 use tope_store::store::{Settings, Store};
@@ -158,6 +158,22 @@ impl Context {
         if !self.global.quiet && !self.global.json {
             let (style, reset) = (anstyle::AnsiColor::Yellow.on_default(), anstyle::Reset);
             let _ = writeln!(anstream::stderr(), "{style}warning{reset}: {message}");
+        }
+    }
+
+    /// Says which configured things a switch does not do: better than to let somebody rely on them.
+    pub fn warn_unsupervised(&self) {
+        let set = [
+            ("[[service]]", !self.config.services.is_empty()),
+            ("[supervisor]", self.config.supervisor != Supervisor::default()),
+            ("[notify]", !self.config.notify.is_empty()),
+        ];
+        let names: Vec<&str> = set.iter().filter(|(_, set)| *set).map(|(name, _)| *name).collect();
+        if !names.is_empty() {
+            self.warn(format!(
+                "{} in the configuration has no effect yet: services are neither restarted nor watched, and nobody is told",
+                names.join(", ")
+            ));
         }
     }
 

@@ -122,5 +122,6 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     drop(progress);
     say_warnings(context, &report.external_changes, &report.warnings);
     context.answer(&Document::of(&report), |out| writeln!(out, "{}", sentence(&report)))?;
+    context.warn_unsupervised();
     Ok(Exit::Done)
 }

@@ -69,6 +69,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     drop(progress);
     say_warnings(context, &report.external_changes, &report.warnings);
     answer(context, &report)?;
+    context.warn_unsupervised();
     Ok(Exit::Done)
 }
 
