@@ -99,7 +99,7 @@ case $kind in
 esac
 last=$(find "$rel" -mindepth 1 -maxdepth 1 | wc -l)
 [ "$last" -ge 2 ] || { say "a series has two releases at least"; exit 2; }
-files=$(find "$rel/1" -type f | wc -l)
+files=$(find "$rel/1" -type f | wc -l) checked_files=$(find "$rel/2" -type f | wc -l)
 say "$last releases; the first has $files files, $(find "$rel/1" -type d | wc -l) directories, $(du -sm "$rel/1" | cut -f1) MiB"
 
 # --- measuring ---------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ next_floor() { run next.floor "$floor_program" import "$rel/2" "$work/floor2" "$
 
 unchanged_tope() { run unchanged.tope tope import "$rel/2" --version 2-again; }
 unchanged_cp() { run unchanged.cp and_sync cp -a "$rel/2" "$work/cp2-again"; }
-unchanged_floor() { run unchanged.floor "$floor_program" link "$rel/2" "$work/floor2-again" sync; }
+unchanged_floor() { run unchanged.floor "$floor_program" link "$work/cp2" "$work/floor2-again" sync; }
 
 materialise_tope() { run materialise.tope "$tools" materialise "$store" v2 made; }
 materialise_cp() { run materialise.cp cp -al "$work/cp2" "$work/made-cp"; }
@@ -282,29 +282,33 @@ done
 objects() { find "$store/store/objects" -type f -print0; }
 b3sums() { objects | xargs -0 b3sum --no-names; }
 drop() { sync; echo 3 >/proc/sys/vm/drop_caches; }
+verify_tope() { run verify.tope tope verify --cached; }
+verify_b3sum() { run verify.b3sum b3sums; }
+cold_tope() { drop; run cold.tope tope verify; }
+cold_b3sum() { drop; run cold.b3sum b3sums; }
 if can verify && have b3sum; then
+    # Both must find what the names of the objects say; this also brings everything into memory.
+    quietly verify --cached
+    find "$store/store/objects" -type f -printf '%f\n' | cut -c1-62 | sort >"$base/named"
+    b3sums | cut -c3-64 | sort | cmp - "$base/named" || { say "b3sum finds other contents than the names say"; exit 1; }
     for ((round = 0; round < rounds; round++)); do
         say "verifying, round $((round + 1))"
-        run verify.tope tope verify --cached
-        run verify.b3sum b3sums
-        if [ -n "$cold" ]; then
-            drop; run cold.tope tope verify
-            drop; run cold.b3sum b3sums
-        fi
+        in_turn "$round" verify_tope verify_b3sum
+    done
+    for ((round = 0; round < rounds && ${#cold}; round++)); do
+        say "verifying from the medium, round $((round + 1))"
+        in_turn "$round" cold_tope cold_b3sum
     done
 fi
 
+switch_none() { quietly activate 1 --verify none; run switch.none tope activate 2 --verify none; }
+switch_quick() { quietly activate 1 --verify none; run switch.quick tope activate 2; }
 if can activate; then
     say "switching"
-    quietly activate 1 --verify none
-    for ((round = 0; round < rounds; round++)); do
-        run switch.none tope activate $((round % 2 + 2 > last ? 1 : round % 2 + 2)) --verify none
-        quietly activate 1 --verify none
-        run switch.quick tope activate 2
-        quietly activate 1 --verify none
-    done
-    run switch.start "$binaries/tope-store" --version
+    for ((round = 0; round < rounds; round++)); do in_turn "$round" switch_none switch_quick; done
+    for ((round = 0; round < rounds; round++)); do run switch.start "$binaries/tope-store" --version; done
     if have strace; then
+        quietly activate 1 --verify none
         strace -f -c -o "$base/strace" "$binaries/tope-store" --root "$store" --config /dev/null -q activate 2 --verify none >/dev/null
         add switch.calls "$(awk '$NF == "total" { print $4 }' "$base/strace")"
     fi
@@ -416,3 +420,13 @@ figure "system calls per file, first import" calls.first
 figure "system calls per file, next release" calls.next
 figure "system calls per file, unchanged" calls.unchanged
 figure "system calls of a switch" switch.calls
+# difference TEXT A B UNIT: the median of A less that of B, in milliseconds per UNIT.
+difference() {
+    if [ -s "$results/$2" ] && [ -s "$results/$3" ]; then
+        printf '| %s | %s |\n' "$1" \
+            "$(awk -v a="$(median "$2")" -v b="$(median "$3")" -v unit="$4" 'BEGIN { printf "%.2f", (a - b) / unit }')"
+    fi
+}
+difference "quick check, microseconds per file (at most 2)" switch.quick switch.none "$(awk -v files="$checked_files" 'BEGIN { print files / 1000 }')"
+difference "switch beyond process start, ms (at most 15)" switch.none switch.start 1
+difference "diff of equals beyond process start, ms (at most 5)" equal.tope equal.start 1

@@ -25,12 +25,13 @@ use tope_store::object::place::{Dress, Spot};
 use tope_store::object::{LinkPolicy, NothingPublished, Objects};
 use tope_store::observe::Silent;
 use tope_store::ops::activate::{Options as Switching, activate};
-use tope_store::ops::check::Depth;
+use tope_store::ops::check::{Depth, ReadFrom};
 use tope_store::ops::diff::diff;
 use tope_store::ops::gc::{Mode, gc};
 use tope_store::ops::import::{Input, Options, import};
 use tope_store::ops::init::init;
 use tope_store::ops::switching::Verify;
+use tope_store::ops::verify::{Options as Verifying, verify};
 use tope_store::scan::{Scan, scan};
 use tope_store::staging::Run;
 use tope_store::store::create::CreateOptions;
@@ -207,6 +208,20 @@ fn switching(criterion: &mut Criterion, place: &Place) {
     timed(criterion, place, "switch, quick check", || switch(Verify::To(Depth::Quick)));
 }
 
+fn verifying(criterion: &mut Criterion, place: &Place) {
+    let store = place.store();
+    for (release, version) in [(1, "v1"), (2, "v2")] {
+        place.import(&store, release, version);
+    }
+    let check = |depth, from| {
+        let options = Verifying { depth, from, ..Verifying::default() };
+        measure(|| assert!(verify(&store, &options, &Silent).unwrap().ok()))
+    };
+    timed(criterion, place, "verify, quick", || check(Depth::Quick, ReadFrom::Cache));
+    timed(criterion, place, "verify, cached", || check(Depth::Full, ReadFrom::Cache));
+    timed(criterion, place, "verify, from the medium", || check(Depth::Full, ReadFrom::Medium));
+}
+
 fn removing(criterion: &mut Criterion, place: &Place) {
     timed(criterion, place, "gc of one version", || {
         let store = place.store();
@@ -220,7 +235,7 @@ fn removing(criterion: &mut Criterion, place: &Place) {
 
 fn all(criterion: &mut Criterion) {
     let place = Place::new();
-    for stage in [reading, writing, importing, comparing, switching, removing] {
+    for stage in [reading, writing, importing, comparing, verifying, switching, removing] {
         stage(criterion, &place);
     }
 }

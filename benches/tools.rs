@@ -23,13 +23,15 @@ use tope_store::store::{Settings, Store};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-const USAGE: &str = "usage: bench-tools generate DIR FILES RELEASES | materialise ROOT VERSION NAME | ideal DIR...";
+const USAGE: &str = "usage: bench-tools generate DIR FILES RELEASES | advance DIR FILES RELEASE \
+                     | materialise ROOT VERSION NAME | ideal DIR...";
 
 fn main() -> Outcome {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["generate", dir, files, releases] => generate(Path::new(dir), files.parse()?, releases.parse()?),
+        ["advance", dir, files, release] => Ok(common::advance(Path::new(dir), files.parse()?, release.parse()?)?),
         ["materialise", root, version, name] => materialise(Path::new(root), version, name),
         ["ideal", dirs @ ..] if !dirs.is_empty() => {
             println!("{}", ideal(dirs)?);

@@ -1,7 +1,7 @@
 //! Made-up releases: the same numbers give the same trees on every machine.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
@@ -43,11 +43,23 @@ fn contents(file: u64, changed_in: u64) -> Vec<u8> {
 /// Writes release number `release` of a made-up series with `files` files below `top`.
 pub fn write_release(top: &Path, files: u64, release: u64) -> io::Result<()> {
     (0..files.div_ceil(FILES_PER_DIRECTORY)).into_par_iter().try_for_each(|directory| {
-        let path = top.join(format!("g{:03}/d{directory:05}", directory / DIRECTORIES_PER_GROUP));
+        let path = directory_of(top, directory);
         std::fs::create_dir_all(&path)?;
         let first = directory * FILES_PER_DIRECTORY;
         (first..files.min(first + FILES_PER_DIRECTORY)).try_for_each(|file| {
             std::fs::write(path.join(format!("f{file}")), contents(file, changed_in(file, release)))
         })
     })
+}
+
+/// Makes release number `release` from the one before, in place: only files that change are written.
+#[allow(dead_code, reason = "not every program makes long series")]
+pub fn advance(top: &Path, files: u64, release: u64) -> io::Result<()> {
+    (0..files).into_par_iter().filter(|file| changed_in(*file, release) == release).try_for_each(|file| {
+        std::fs::write(directory_of(top, file / FILES_PER_DIRECTORY).join(format!("f{file}")), contents(file, release))
+    })
+}
+
+fn directory_of(top: &Path, directory: u64) -> PathBuf {
+    top.join(format!("g{:03}/d{directory:05}", directory / DIRECTORIES_PER_GROUP))
 }
