@@ -127,6 +127,14 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What runs the services could not be asked, or would not do it.
+    #[error("{manager}: {problem}")]
+    Services {
+        /// Which manager: "systemd", "commands".
+        manager: &'static str,
+        /// What it said.
+        problem: String,
+    },
     /// The user asked to stop.
     #[error("interrupted; nothing was changed")]
     Interrupted,
@@ -233,7 +241,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Io { source, .. } if is_no_space(source) => ErrorKind::NoSpace,
-            Self::Io { .. } | Self::Source { .. } | Self::Index { .. } => ErrorKind::Failed,
+            Self::Io { .. } | Self::Source { .. } | Self::Index { .. } | Self::Services { .. } => ErrorKind::Failed,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::NotFound { .. } | Self::NoSuchVersion { .. } => ErrorKind::NotFound,
             Self::Refused { .. } => ErrorKind::Refused,
@@ -267,6 +275,12 @@ impl Error {
                 Some("make the file system writable first, for instance with: mount -o remount,rw".into())
             }
             Self::Locked { .. } => Some("wait for it, or give more time with --lock-timeout SECONDS".into()),
+            Self::Corrupt { what: "history" | "format file", .. } => {
+                Some("begin it anew, with what can still be read: tope-store doctor --fix".into())
+            }
+            Self::Corrupt { what: "manifest" | "object", .. } => {
+                Some("look for good bytes with: tope-store verify --repair".into())
+            }
             Self::UnsupportedFormat { .. } => Some("use the tope-store that wrote it, or a newer one".into()),
             _ => None,
         }
@@ -278,6 +292,7 @@ impl Error {
             Self::Refused { why, .. } => why.name(),
             Self::Source { .. } => "source",
             Self::Index { .. } => "index",
+            Self::Services { .. } => "services",
             _ => match self.kind() {
                 ErrorKind::Failed => "io",
                 ErrorKind::Usage => "usage",

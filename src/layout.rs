@@ -52,6 +52,10 @@ pub const HISTORY_LOCK: &str = "history.lock";
 pub const NEXT: &str = ".next";
 /// In [`VERSIONS`]: what was `current`, before it is renamed over `previous`.
 pub const WAS: &str = ".was";
+/// In [`VERSIONS`]: the new `previous`, before it is renamed into place.
+pub const PREVIOUS_NEW: &str = ".previous.new";
+/// In [`VERSIONS`]: the new `factory`, before it is renamed into place.
+pub const FACTORY_NEW: &str = ".factory.new";
 /// In [`VERSIONS`]: a plain file rewritten after every switch, for those who watch files.
 pub const SWITCHED: &str = ".switched";
 

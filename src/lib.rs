@@ -41,6 +41,7 @@
 //! | 0 | [`model`], [`config`], [`error`], [`observe`], [`clock`] | pure values |
 //! | 1 | [`fsys`], [`layout`] | the only place that touches the file system; every name on disk |
 //! | 2 | [`scan`], [`hash`], [`archive`] | sources: listing, reading, unpacking as a stream |
+//! | 2 | [`services`] | who runs what is installed |
 //! | 3 | [`object`], [`manifests`], [`history`], [`index`], [`staging`], [`materialise`], [`refs`] | the store's parts, each by itself |
 //! | 4 | [`store`], [`ops`] | the parts together: locks as handles, and one use case per file |
 //!
@@ -68,6 +69,7 @@ pub mod observe;
 pub mod ops;
 pub mod refs;
 pub mod scan;
+pub mod services;
 pub mod staging;
 pub mod store;
 #[cfg(test)]

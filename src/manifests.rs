@@ -3,9 +3,11 @@
 //! **Invariant:** a manifest appears under its version's name whole and durable, and is never rewritten.
 
 use crate::error::{Error, Result};
-use crate::fsys::{Dir, Stat, durable};
+use crate::fsys::{Dir, Kind, Stat, durable, remove};
 use crate::layout;
-use crate::model::{Manifest, VersionName};
+use crate::model::codec::DecodeError;
+use crate::model::manifest::each_object;
+use crate::model::{Digest, Facts, Manifest, ObjectKey, Placement, VersionName};
 
 /// The directory of manifests.
 #[derive(Debug)]
@@ -37,14 +39,50 @@ impl Manifests {
     ///
     /// [`Error::NotFound`] if there is none, [`Error::Corrupt`] if it cannot be trusted.
     pub fn read(&self, name: &VersionName) -> Result<Manifest> {
-        let bytes = self.dir.try_read(name)?;
-        let bytes = bytes.ok_or_else(|| Error::NotFound { what: "version", name: name.to_string() })?;
+        self.decode(name, Manifest::decode, |manifest| &manifest.facts.name)
+    }
+
+    /// Reads a version's facts and digest; its trees are passed over.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manifests::read`].
+    pub fn facts(&self, name: &VersionName) -> Result<(Facts, Digest)> {
+        let read = |file: &[u8]| Manifest::decode_facts(file).map(|(facts, root)| (facts, Digest(root)));
+        self.decode(name, read, |(facts, _)| &facts.name)
+    }
+
+    /// Tells every object that a version refers to, as [`each_object`] does; gives its facts and digest.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manifests::read`]. Then what was told proves nothing.
+    pub fn each_object(
+        &self,
+        name: &VersionName,
+        tell: impl FnMut(ObjectKey, u64, Placement),
+    ) -> Result<(Facts, Digest)> {
+        let read = |file: &[u8]| each_object(file, tell).map(|(facts, root)| (facts, Digest(root)));
+        self.decode(name, read, |(facts, _)| &facts.name)
+    }
+
+    fn decode<T>(
+        &self,
+        name: &VersionName,
+        decode: impl FnOnce(&[u8]) -> Result<T, DecodeError>,
+        named: impl FnOnce(&T) -> &VersionName,
+    ) -> Result<T> {
         let damaged = |detail: String| Error::corrupt("manifest", self.dir.path_of(name), detail);
-        let manifest = Manifest::decode(&bytes).map_err(|error| damaged(error.to_string()))?;
-        if manifest.facts.name != *name {
-            return Err(damaged(format!("it is the manifest of {}", manifest.facts.name)));
+        let bytes = self.dir.try_read(name).map_err(|error| match self.dir.try_stat(name) {
+            Ok(Some(stat)) if stat.kind != Kind::File => damaged(format!("it is {}", stat.kind.describe())),
+            _ => error,
+        })?;
+        let bytes = bytes.ok_or_else(|| Error::NotFound { what: "version", name: name.to_string() })?;
+        let decoded = decode(&bytes).map_err(|error| damaged(error.to_string()))?;
+        match named(&decoded) {
+            found if found == name => Ok(decoded),
+            found => Err(damaged(format!("it is the manifest of {found}"))),
         }
-        Ok(manifest)
     }
 
     /// What the file looks like, or `None` if there is none.
@@ -54,7 +92,21 @@ impl Manifests {
 
     /// Publishes a manifest durably under a name that must be free.
     pub fn publish(&self, manifest: &Manifest) -> Result<()> {
-        durable::write_new(&self.dir, manifest.facts.name.as_str(), &manifest.encode(), layout::PUBLIC_FILE_MODE)
+        self.publish_encoded(&manifest.facts.name, &manifest.encode())
+    }
+
+    /// The same for a manifest that was encoded before.
+    pub fn publish_encoded(&self, name: &VersionName, encoded: &[u8]) -> Result<()> {
+        durable::write_new(&self.dir, name.as_str(), encoded, layout::PUBLIC_FILE_MODE)
+    }
+
+    /// Puts a manifest that was lost or damaged back, durably, in the place of whatever has its name.
+    pub fn restore(&self, manifest: &Manifest) -> Result<()> {
+        let name = manifest.facts.name.as_str();
+        if self.dir.try_stat(name)?.is_some_and(|stat| stat.kind == Kind::Directory) {
+            remove::tree(&self.dir, name)?;
+        }
+        durable::write(&self.dir, name, &manifest.encode(), layout::PUBLIC_FILE_MODE)
     }
 
     /// Removes a manifest durably; one that is gone is fine.

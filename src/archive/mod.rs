@@ -36,8 +36,6 @@ mod pax;
 mod sparse;
 mod stream;
 mod tar;
-#[cfg(test)]
-mod tests;
 mod zip;
 
 use std::fs::File;

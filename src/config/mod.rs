@@ -15,9 +15,11 @@ use crate::model::glob::PathPatterns;
 use crate::model::retention::Policy;
 use crate::model::units::{parse_duration, parse_size};
 
+mod probe;
 mod service;
 
-pub use service::{DEFAULT_SETTLE, DEFAULT_TIMEOUT, HttpProbe, Service, Supervisor, Templates, UNIT_PLACEHOLDER};
+pub use probe::{CommandProbe, DEFAULT_PROBE_TIMEOUT, HttpAddress, HttpProbe};
+pub use service::{DEFAULT_SETTLE, DEFAULT_TIMEOUT, Service, Supervisor, Templates, UNIT_PLACEHOLDER};
 
 /// Where the configuration lies unless told otherwise.
 pub const DEFAULT_CONFIG_PATH: &str = "/etc/tope-store/config.toml";

@@ -1,12 +1,13 @@
 //! What starts, stops and watches services.
 
-use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{command, duration};
+use super::probe::{CommandProbe, HttpProbe};
+use super::{command, duration, patterns};
 use crate::error::Shown;
+use crate::model::glob::PathPatterns;
 use crate::model::units::exact_duration;
 
 /// How long a unit must run undisturbed unless told otherwise.
@@ -28,11 +29,29 @@ pub struct Service {
     pub timeout: Duration,
     /// An address that must answer.
     pub http: Option<HttpProbe>,
-    /// A command that must succeed, with its arguments; empty for none.
-    pub command: Vec<String>,
+    /// A command that must succeed.
+    pub command: Option<CommandProbe>,
+    /// Whether it is stopped before the switch and started after it, for a service that must not see one version's
+    /// program with another's files; otherwise it is restarted after the switch.
+    pub stop_first: bool,
+    /// What it needs of a version beside its program, its directory below `services/` and its unit file.
+    pub paths: PathPatterns,
 }
 
 impl Service {
+    /// A service of which nothing is known but its unit, with the default times.
+    pub fn of(unit: impl Into<String>) -> Self {
+        Self {
+            unit: unit.into(),
+            settle: DEFAULT_SETTLE,
+            timeout: DEFAULT_TIMEOUT,
+            http: None,
+            command: None,
+            stop_first: false,
+            paths: PathPatterns::default(),
+        }
+    }
+
     /// The unit without its type and instance: the name of its program and of its directory below `services/`.
     pub fn name(&self) -> &str {
         let stem = self.unit.rsplit_once('.').map_or(self.unit.as_str(), |(stem, _)| stem);
@@ -50,8 +69,11 @@ struct RawService {
     #[serde(default = "default_timeout", deserialize_with = "duration")]
     timeout: Duration,
     http: Option<HttpProbe>,
-    #[serde(default, deserialize_with = "command")]
-    command: Vec<String>,
+    command: Option<CommandProbe>,
+    #[serde(default)]
+    stop_first: bool,
+    #[serde(default, deserialize_with = "patterns")]
+    paths: PathPatterns,
 }
 
 fn default_settle() -> Duration {
@@ -66,12 +88,12 @@ impl TryFrom<RawService> for Service {
     type Error = String;
 
     fn try_from(raw: RawService) -> Result<Self, String> {
-        let RawService { unit, settle, timeout, http, command } = raw;
+        let RawService { unit, settle, timeout, http, command, stop_first, paths } = raw;
         if settle >= timeout {
             let (settle, timeout) = (exact_duration(settle), exact_duration(timeout));
             return Err(format!("{unit} can never pass: it has to settle for {settle} within a timeout of {timeout}"));
         }
-        Ok(Self { unit, settle, timeout, http, command })
+        Ok(Self { unit, settle, timeout, http, command, stop_first, paths })
     }
 }
 
@@ -160,75 +182,5 @@ impl TryFrom<RawSupervisor> for Supervisor {
             }
             (Kind::Command, ..) => Err("kind = \"command\" needs all of start, stop, restart and status".into()),
         }
-    }
-}
-
-/// An address to ask over plain HTTP: `http://host[:port][/path]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpProbe {
-    /// A name or an address; an IPv6 address without its brackets.
-    pub host: String,
-    /// The port, 80 unless told otherwise.
-    pub port: u16,
-    /// Path and query, beginning with a slash.
-    pub path: String,
-}
-
-impl HttpProbe {
-    /// Reads an address.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with it, as a sentence that begins with it.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let shown = Shown::text(text);
-        let Some(rest) = text.strip_prefix("http://") else {
-            return Err(format!("{shown} does not begin with http:// (checks are made without encryption)"));
-        };
-        // It becomes part of a request's first line: nothing may end that line or begin a header.
-        if !rest.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(format!("{shown} holds a space, a control character or a letter beyond ASCII"));
-        }
-        if rest.contains('#') {
-            return Err(format!("{shown} has a fragment, which is never sent"));
-        }
-        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        let (host, port) = match authority.strip_prefix('[') {
-            Some(inner) => {
-                let (host, port) = inner.split_once(']').unwrap_or(("", ""));
-                host.parse::<std::net::Ipv6Addr>().map_err(|_| format!("{shown} has a wrong IPv6 address"))?;
-                (host, port)
-            }
-            None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
-        };
-        let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':');
-        if host.is_empty() || !host.bytes().all(name) {
-            return Err(format!("{shown} has no host or one that is not allowed"));
-        }
-        let port = match port.strip_prefix(':') {
-            None if port.is_empty() => Some(80),
-            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok().filter(|port| *port > 0),
-            _ => None,
-        };
-        let port = port.ok_or_else(|| format!("{shown} has a wrong port"))?;
-        Ok(Self { host: host.to_owned(), port, path })
-    }
-}
-
-impl fmt::Display for HttpProbe {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port, path } = self;
-        if host.contains(':') {
-            write!(f, "http://[{host}]:{port}{path}")
-        } else {
-            write!(f, "http://{host}:{port}{path}")
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for HttpProbe {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }

@@ -59,12 +59,50 @@ fn the_whole_shape_is_read() {
                 unit: "device-api.service".into(),
                 settle: Duration::from_secs(5),
                 timeout: Duration::from_secs(30),
-                http: Some(HttpProbe { host: "127.0.0.1".into(), port: 9080, path: "/health".into() }),
-                command: vec!["/usr/local/bin/check-device".into()],
+                http: Some(HttpProbe::of(HttpAddress::parse("http://127.0.0.1:9080/health").unwrap())),
+                command: Some(CommandProbe {
+                    command: vec!["/usr/local/bin/check-device".into()],
+                    timeout: DEFAULT_PROBE_TIMEOUT,
+                }),
+                stop_first: false,
+                paths: PathPatterns::default(),
             }],
         }
     );
     assert!(config.import.shared.covers(&TreePath::parse(b"services/api/state/db").unwrap()));
+}
+
+#[test]
+fn probes_can_be_told_more() {
+    let text = r#"
+[[service]]
+unit = "a.service"
+settle = "0s"
+stop_first = true
+paths = ["lib/device/**"]
+http = { url = "http://[::1]/", status = 204, body = "ok", timeout = "2s" }
+
+[service.command]
+command = ["/bin/check", "-q"]
+timeout = "100ms"
+"#;
+    let expected = Service {
+        settle: Duration::ZERO,
+        stop_first: true,
+        paths: PathPatterns::new(&["lib/device/**"]).unwrap(),
+        http: Some(HttpProbe {
+            address: HttpAddress::parse("http://[::1]/").unwrap(),
+            status: Some(204),
+            body: Some("ok".into()),
+            timeout: Duration::from_secs(2),
+        }),
+        command: Some(CommandProbe {
+            command: vec!["/bin/check".into(), "-q".into()],
+            timeout: Duration::from_millis(100),
+        }),
+        ..Service::of("a.service")
+    };
+    assert_eq!(Config::parse(text).unwrap().services, [expected]);
 }
 
 #[test]
@@ -149,6 +187,22 @@ fn every_value_is_checked_at_its_line_and_key() {
             "line 3, service[1].http: https://x/ does not begin with http:// (checks are made without encryption)",
         ),
         (
+            "[[service]]\nunit = \"a\"\nhttp = 80",
+            "line 3, service[1].http: invalid type: integer `80`, expected an address, or a table with url, status, body, timeout",
+        ),
+        (
+            "[[service]]\nunit = \"a\"\nhttp = { url = \"http://x/\", status = 99 }",
+            "line 3, service[1].http: 99 is not the status of an answer",
+        ),
+        (
+            "[[service]]\nunit = \"a\"\ncommand = { command = [], timeout = \"1s\" }",
+            "line 3, service[1].command.command: a command needs at least the name of a program",
+        ),
+        (
+            "[[service]]\nunit = \"a\"\ncommand = { command = [\"x\"], timeout = \"0s\" }",
+            "line 3, service[1].command.timeout: nothing answers in no time",
+        ),
+        (
             "[[service]]\nunit = \"a\"\nsettle = \"30s\"",
             "line 1, service[1]: a can never pass: it has to settle for 30s within a timeout of 30s",
         ),
@@ -207,9 +261,9 @@ fn addresses_are_taken_apart_and_hostile_ones_refused() {
         ("http://[::1]:9/a/b?c=d", "http://[::1]:9/a/b?c=d"),
         ("http://10.0.0.1:65535/x", "http://10.0.0.1:65535/x"),
     ] {
-        let probe = HttpProbe::parse(text).unwrap();
-        assert_eq!(probe.to_string(), printed);
-        assert_eq!(HttpProbe::parse(printed), Ok(probe));
+        let address = HttpAddress::parse(text).unwrap();
+        assert_eq!(address.to_string(), printed);
+        assert_eq!(HttpAddress::parse(printed), Ok(address));
     }
     for wrong in [
         "",
@@ -232,7 +286,7 @@ fn addresses_are_taken_apart_and_hostile_ones_refused() {
         "http://\u{fc}/",
         "http://a:b:c/",
     ] {
-        assert!(HttpProbe::parse(wrong).is_err(), "{wrong:?}");
+        assert!(HttpAddress::parse(wrong).is_err(), "{wrong:?}");
     }
 }
 

@@ -7,7 +7,8 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::{dir, file};
+use super::file;
+use super::stat::stat_file;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Blocks are reserved in steps of this size, so that most appends allocate nothing.
@@ -17,7 +18,7 @@ const HEADROOM_BYTES: u64 = 32 << 10;
 
 /// Everything from `offset` to the end.
 pub fn read_from(file: &File, offset: u64, path: &Path) -> Result<Vec<u8>> {
-    let size = dir::stat_file(file, || path.to_owned())?.size;
+    let size = stat_file(file, || path.to_owned())?.size;
     let mut bytes = vec![0; usize::try_from(size.saturating_sub(offset)).unwrap_or(0)];
     let mut filled = 0;
     while filled < bytes.len() {
@@ -66,7 +67,7 @@ pub fn cut(file: &File, end: u64, path: &Path) -> Result<()> {
 ///
 /// The disk is too full for `length`. Without support by the file system nothing is reserved and nothing fails.
 pub fn reserve(file: &File, end: u64, length: u64, path: &Path) -> Result<()> {
-    let allocated = dir::stat_file(file, || path.to_owned())?.allocated_bytes;
+    let allocated = stat_file(file, || path.to_owned())?.allocated_bytes;
     let needed = end + length;
     if allocated >= needed + HEADROOM_BYTES {
         return Ok(());

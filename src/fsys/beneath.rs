@@ -3,7 +3,8 @@
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::dir::{Dir, Stat, stat_file};
+use super::dir::Dir;
+use super::stat::{Stat, stat_file};
 use crate::error::{Error, Result};
 
 /// What a path leads to when symbolic links are followed that stay below `dir`; `None` if it leads nowhere, or out.

@@ -10,112 +10,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::mutation::Mutation;
+use super::stat::{Kind, Stat, stat_file};
 use crate::error::{Error, Result};
 use crate::model::{EntryName, TreePath};
-
-/// What a name stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// A regular file.
-    File,
-    /// A directory.
-    Directory,
-    /// A symbolic link.
-    Symlink,
-    /// A socket.
-    Socket,
-    /// A FIFO.
-    Fifo,
-    /// A block or character device.
-    Device,
-    /// The file system did not say.
-    Unknown,
-}
-
-impl Kind {
-    fn of(kind: rustix::fs::FileType) -> Self {
-        use rustix::fs::FileType;
-        match kind {
-            FileType::RegularFile => Self::File,
-            FileType::Directory => Self::Directory,
-            FileType::Symlink => Self::Symlink,
-            FileType::Socket => Self::Socket,
-            FileType::Fifo => Self::Fifo,
-            FileType::CharacterDevice | FileType::BlockDevice => Self::Device,
-            FileType::Unknown => Self::Unknown,
-        }
-    }
-
-    /// A word for messages.
-    pub fn describe(self) -> &'static str {
-        match self {
-            Self::File => "a regular file",
-            Self::Directory => "a directory",
-            Self::Symlink => "a symbolic link",
-            Self::Socket => "a socket",
-            Self::Fifo => "a FIFO",
-            Self::Device => "a device node",
-            Self::Unknown => "something unknown",
-        }
-    }
-}
-
-/// What the file system knows of an inode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stat {
-    /// What it is.
-    pub kind: Kind,
-    /// Permission, set-id and sticky bits.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Length in bytes.
-    pub size: u64,
-    /// Bytes that its blocks take on the medium.
-    pub allocated_bytes: u64,
-    /// Number of names.
-    pub links: u64,
-    /// Device it lies on.
-    pub device: u64,
-    /// Inode number there.
-    pub inode: u64,
-    /// Last change of the contents: seconds and nanoseconds.
-    pub mtime: (i64, u32),
-    /// Last change of the inode: seconds and nanoseconds.
-    pub ctime: (i64, u32),
-}
-
-impl Stat {
-    fn of(stat: &rustix::fs::Stat) -> Self {
-        // The widths of these fields differ between architectures; all values fit the ones chosen here.
-        #[allow(clippy::unnecessary_cast, clippy::cast_possible_wrap)]
-        Self {
-            kind: Kind::of(rustix::fs::FileType::from_raw_mode(stat.st_mode)),
-            mode: stat.st_mode & 0o7777,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
-            size: stat.st_size as u64,
-            allocated_bytes: stat.st_blocks as u64 * 512,
-            links: stat.st_nlink as u64,
-            device: stat.st_dev as u64,
-            inode: stat.st_ino as u64,
-            mtime: (stat.st_mtime as i64, stat.st_mtime_nsec as u32),
-            ctime: (stat.st_ctime as i64, stat.st_ctime_nsec as u32),
-        }
-    }
-
-    /// Whether both are the same inode.
-    pub fn same_inode(&self, other: &Self) -> bool {
-        (self.device, self.inode) == (other.device, other.inode)
-    }
-
-    /// Whether nothing was written to the inode between the two looks: same inode, size and times.
-    pub fn unchanged(&self, later: &Self) -> bool {
-        self.same_inode(later) && (self.size, self.mtime, self.ctime) == (later.size, later.mtime, later.ctime)
-    }
-}
 
 /// One name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +33,9 @@ pub struct Dir {
     path: PathBuf,
     heir: Option<(u32, u32)>,
 }
+
+/// How much of a directory is listed by one call.
+const LIST_BYTES: usize = 32 << 10;
 
 const OPEN: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC).union(OFlags::RDONLY);
 
@@ -196,6 +97,13 @@ impl Dir {
     /// Another handle to the same directory.
     pub fn try_clone(&self) -> Result<Self> {
         let fd = self.fd.try_clone().map_err(|error| Error::io("duplicate handle of", &self.path, error))?;
+        Ok(Self { fd, path: self.path.clone(), heir: self.heir })
+    }
+
+    /// A handle to the same directory with a place of its own at which it is listed.
+    pub fn reopen(&self) -> Result<Self> {
+        let fd = rustix::fs::openat(&self.fd, ".", OPEN, Mode::empty())
+            .map_err(|errno| Error::io("open directory", &self.path, errno))?;
         Ok(Self { fd, path: self.path.clone(), heir: self.heir })
     }
 
@@ -285,9 +193,22 @@ impl Dir {
     ///
     /// Also for a name that is longer than [`EntryName`] allows, which no supported file system has.
     pub fn items(&self) -> Result<Vec<DirItem>> {
+        // Other threads may be listing the same handle.
+        self.reopen()?.items_once()
+    }
+
+    /// All names, sorted by bytes, of a handle that was opened just now and that nobody else lists: what was read once
+    /// is not read again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Dir::items`].
+    pub fn items_once(&self) -> Result<Vec<DirItem>> {
         let fail = |errno| Error::io("list", &self.path, errno);
         let mut items = Vec::new();
-        for item in rustix::fs::Dir::read_from(&self.fd).map_err(fail)? {
+        let mut buffer = [const { std::mem::MaybeUninit::<u8>::uninit() }; LIST_BYTES];
+        let mut listing = rustix::fs::RawDir::new(&self.fd, &mut buffer);
+        while let Some(item) = listing.next() {
             let item = item.map_err(fail)?;
             let bytes = item.file_name().to_bytes();
             if matches!(bytes, b"." | b"..") {
@@ -477,12 +398,18 @@ impl Dir {
 
     /// Makes the names in this directory durable.
     pub fn sync(&self) -> Result<()> {
+        if Mutation::DirectorySync.is_made() {
+            return Ok(());
+        }
         rustix::fs::fsync(&self.fd).map_err(|errno| Error::io("sync", &self.path, errno))
     }
 
     /// Makes everything on this file system durable, and reports write errors since this handle was opened (Linux
     /// 5.8 and later).
     pub fn sync_file_system(&self) -> Result<()> {
+        if Mutation::Barrier.is_made() {
+            return Ok(());
+        }
         rustix::fs::syncfs(&self.fd).map_err(|errno| Error::io("sync the file system of", &self.path, errno))
     }
 }
@@ -491,11 +418,6 @@ impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
-}
-
-/// What an open file is.
-pub fn stat_file(file: &File, path: impl FnOnce() -> PathBuf) -> Result<Stat> {
-    rustix::fs::fstat(file).map(|stat| Stat::of(&stat)).map_err(|errno| Error::io("look at", path(), errno))
 }
 
 /// Changes the mode of a directory that cannot be opened. A symbolic link is refused.

@@ -13,6 +13,7 @@ use std::path::Path;
 use rustix::fs::{FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::mutation::Mutation;
 use crate::error::{Error, Result};
 use crate::model::{Metadata, Xattrs};
 
@@ -124,6 +125,26 @@ pub fn dress(fd: impl AsFd, metadata: &Metadata, fresh: &Fresh, path: impl Fn() 
     metadata.xattrs.iter().filter(|(name, _)| !(opened && is_users(name))).try_for_each(set)
 }
 
+/// Gives a file or directory that has been there for a while its metadata: what it has beyond that goes.
+///
+/// # Errors
+///
+/// As [`dress`].
+pub fn redress(fd: impl AsFd, metadata: &Metadata, path: impl Fn() -> std::path::PathBuf) -> Result<()> {
+    let fd = fd.as_fd();
+    for (name, _) in xattrs(fd, &path)?.iter() {
+        if !metadata.xattrs.iter().any(|(wanted, _)| wanted == name) {
+            match rustix::fs::fremovexattr(fd, name) {
+                Ok(()) | Err(Errno::NODATA) => {}
+                Err(errno) => return Err(Error::io("remove attributes of", path(), errno)),
+            }
+        }
+    }
+    // No owner and a full umask: nothing is taken to be right already.
+    dress(fd, metadata, &Fresh { uid: u32::MAX, gid: u32::MAX, umask: 0o777 }, &path)?;
+    set_mode(fd, metadata.mode, path)
+}
+
 /// Takes off a new directory what it inherited from a default ACL above it, and makes its mode what it is to be: what
 /// is made in it must be what it is meant to be, wherever a store lies.
 pub fn disinherit(fd: impl AsFd, mode: u32, path: impl Fn() -> std::path::PathBuf) -> Result<()> {
@@ -160,8 +181,16 @@ pub fn reflink(from: &File, to: &File, path: &Path) -> Result<bool> {
     }
 }
 
+/// Whether a file takes an attribute of a user's; tries it.
+pub fn takes_attributes(fd: impl AsFd) -> bool {
+    rustix::fs::fsetxattr(fd, "user.tope-store.probe", b"1", XattrFlags::empty()).is_ok()
+}
+
 /// Makes a file durable.
 pub fn sync(file: &File, path: impl FnOnce() -> std::path::PathBuf) -> Result<()> {
+    if Mutation::FileSync.is_made() {
+        return Ok(());
+    }
     file.sync_all().map_err(|error| Error::io("sync", path(), error))
 }
 

@@ -4,9 +4,7 @@
 //! that was removed since, shows another path or none; its inodes are the same. An inode that is held keeps its blocks
 //! when its last name goes.
 
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use super::process::processes;
 
 /// An inode that a process holds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,44 +22,11 @@ pub struct Hold {
 /// Finds the inodes on `device` that processes hold. Processes that may not be inspected are passed over;
 /// [`uses_below`](super::process::uses_below) counts them.
 pub fn held_on(device: u64) -> Vec<Hold> {
-    let mut holds = Vec::new();
-    let Ok(processes) = std::fs::read_dir("/proc") else { return holds };
-    for process in processes.flatten() {
-        if let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) {
-            inspect(pid, &process.path(), device, &mut holds);
-        }
-    }
-    holds.sort_unstable();
-    holds.dedup();
-    holds
-}
-
-fn inspect(pid: i32, process: &Path, device: u64, holds: &mut Vec<Hold>) {
-    let mut follow = |link: &Path, how| {
-        // Sockets, pipes and the like have no path.
-        let Ok(path) = std::fs::read_link(link) else { return };
-        if path.is_absolute()
-            && let Ok(metadata) = std::fs::metadata(link)
-            && metadata.dev() == device
-        {
-            let path = path.as_os_str().as_bytes().to_vec();
-            holds.push(Hold { inode: metadata.ino(), pid, how, path });
-        }
-    };
-    for (link, how) in [("cwd", "works in"), ("root", "is rooted in"), ("exe", "executes")] {
-        follow(&process.join(link), how);
-    }
-    if let Ok(files) = std::fs::read_dir(process.join("fd")) {
-        for file in files.flatten() {
-            follow(&file.path(), "has open");
-        }
-    }
-    let maps = std::fs::read(process.join("maps")).unwrap_or_default();
-    holds.extend(maps.split(|byte| *byte == b'\n').filter_map(|line| mapped(line, pid, device)));
+    processes(&[], Some(device)).holds
 }
 
 /// A line of `/proc/*/maps`: address, permissions, offset, device, inode, path.
-fn mapped(line: &[u8], pid: i32, device: u64) -> Option<Hold> {
+pub(super) fn mapped(line: &[u8], pid: i32, device: u64) -> Option<Hold> {
     let slash = line.iter().position(|byte| *byte == b'/')?;
     let mut fields = std::str::from_utf8(&line[..slash]).ok()?.split_ascii_whitespace().skip(3);
     let (major, minor) = fields.next()?.split_once(':')?;
@@ -77,6 +42,7 @@ fn mapped(line: &[u8], pid: i32, device: u64) -> Option<Hold> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::MetadataExt;
 
     use super::*;
 

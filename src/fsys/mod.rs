@@ -5,6 +5,7 @@
 //! verb and its path.
 //!
 //! - [`dir`]: directory handles and everything done to a name
+//! - [`listing`]: the names in a directory, one by one
 //! - [`file`](mod@file): open files: metadata, attributes, cloning
 //! - [`append`]: files that only grow
 //! - [`beneath`]: following symbolic links, but never out of a directory
@@ -15,24 +16,31 @@
 //! - [`process`]: which processes use a path
 //! - [`held`]: which inodes processes hold
 //! - [`mounts`]: mount points below a directory
+//! - [`child`]: programs that are run to be waited for
 //! - [`system`]: the clock, the user, the machine
 
 #![allow(clippy::disallowed_methods)]
 
 pub mod append;
 pub mod beneath;
+pub mod child;
 pub mod dir;
 pub mod durable;
 pub mod file;
 pub mod held;
+pub mod listing;
 pub mod lock;
 pub mod mounts;
+pub mod mutation;
 pub mod process;
 pub mod remove;
 pub mod space;
+pub mod stat;
 pub mod system;
 
-pub use dir::{Dir, DirItem, Kind, Stat};
+pub use dir::{Dir, DirItem};
+pub use listing::Listed;
 pub use lock::{LockFile, LockGuard, LockMode};
 pub use space::Space;
+pub use stat::{Kind, Stat};
 pub use system::SystemClock;

@@ -4,8 +4,11 @@
 //! the kernel does not let the caller see (other users' processes, when not root) is counted, not guessed.
 
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use super::held::{self, Hold};
+use super::mounts::unescape;
 use crate::model::EntryName;
 
 /// A use of a path by a process.
@@ -32,78 +35,188 @@ pub struct Uses {
     pub hidden: usize,
 }
 
+/// What one look at all processes found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Processes {
+    /// By the directories that were asked about: the uses of what lies below.
+    pub uses: Vec<Vec<Use>>,
+    /// Inodes that are held on the device that was asked about.
+    pub holds: Vec<Hold>,
+    /// Processes that could not be inspected.
+    pub hidden: usize,
+}
+
 /// Finds the uses of everything below `directory`, grouped by the names directly in it.
 ///
 /// `directory` is compared as the kernel prints it: absolute and without symbolic links.
 pub fn uses_below(directory: &Path) -> Uses {
-    let mut found = Uses::default();
-    let Ok(processes) = std::fs::read_dir("/proc") else { return found };
-    let prefix = directory.as_os_str().as_bytes();
+    let Processes { uses, hidden, .. } = processes(&[directory], None);
+    Uses { uses: uses.into_iter().next().unwrap_or_default(), hidden }
+}
+
+/// Looks at every process once: what each uses below these directories, and the inodes that it holds on `device`.
+pub fn processes(directories: &[&Path], device: Option<u64>) -> Processes {
+    let prefixes: Vec<&[u8]> = directories.iter().map(|directory| directory.as_os_str().as_bytes()).collect();
+    let uses = vec![Vec::new(); prefixes.len()];
+    let mut look = Look { prefixes: &prefixes, device, found: Processes { uses, ..Processes::default() } };
+    let Ok(processes) = std::fs::read_dir("/proc") else { return look.found };
+    let mut buffer = Vec::new();
     for process in processes.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        if inspect(pid, &process.path(), prefix, &mut found.uses).is_err() && process.path().join("stat").exists() {
-            found.hidden += 1;
+        if look.inspect(pid, &process.path(), &mut buffer).is_err() && process.path().join("stat").exists() {
+            look.found.hidden += 1;
         }
     }
-    found.uses.sort_unstable();
-    found.uses.dedup();
-    found
+    for uses in &mut look.found.uses {
+        uses.sort_unstable();
+        uses.dedup();
+    }
+    look.found.holds.sort_unstable();
+    look.found.holds.dedup();
+    look.found
 }
 
-fn inspect(pid: i32, process: &Path, prefix: &[u8], uses: &mut Vec<Use>) -> std::io::Result<()> {
-    let mut add = |how: &'static str, target: &[u8], writes: bool| {
-        let below = target.strip_prefix(prefix).and_then(|rest| rest.strip_prefix(b"/"));
-        let below = below.map(|rest| rest.strip_suffix(b" (deleted)").unwrap_or(rest));
-        let Some(below) = below.filter(|below| !below.is_empty()) else { return };
-        let (name, path) = below.split_at(below.iter().position(|byte| *byte == b'/').unwrap_or(below.len()));
-        if let Ok(name) = EntryName::new(name) {
-            uses.push(Use { name, pid, how, writes, path: path.strip_prefix(b"/").unwrap_or(path).to_vec() });
-        }
-    };
-    for (link, how) in [("cwd", "works in"), ("root", "is rooted in"), ("exe", "executes")] {
-        match std::fs::read_link(process.join(link)) {
-            Ok(target) => add(how, target.as_os_str().as_bytes(), false),
-            // Kernel threads have no executable; a process that ended uses nothing.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    for line in std::fs::read(process.join("maps"))?.split(|byte| *byte == b'\n') {
-        // address perms offset dev inode path; the path is last and may hold blanks.
-        if let Some(slash) = line.iter().position(|byte| *byte == b'/') {
-            add("maps", &unescape_newlines(&line[slash..]), false);
-        }
-    }
-    for file in std::fs::read_dir(process.join("fd"))?.flatten() {
-        let Ok(target) = std::fs::read_link(file.path()) else { continue };
-        if target.as_os_str().as_bytes().starts_with(prefix) {
-            let info = std::fs::read_to_string(process.join("fdinfo").join(file.file_name())).unwrap_or_default();
-            let flags = info.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
-            add("has open", target.as_os_str().as_bytes(), flags.is_some_and(|flags| flags & 0o3 != 0));
-        }
-    }
-    Ok(())
+struct Look<'a> {
+    prefixes: &'a [&'a [u8]],
+    device: Option<u64>,
+    found: Processes,
 }
 
-/// `/proc/*/maps` writes a newline in a name as `\012`.
-fn unescape_newlines(path: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((byte, tail)) = rest.split_first() {
-        if let Some(tail) = rest.strip_prefix(b"\\012") {
-            out.push(b'\n');
-            rest = tail;
-        } else {
-            out.push(*byte);
-            rest = tail;
+impl Look<'_> {
+    /// Looks at all of a process that may be seen; then fails if something may not.
+    fn inspect(&mut self, pid: i32, process: &Path, buffer: &mut Vec<u8>) -> std::io::Result<()> {
+        let mut seen = Ok(());
+        for (link, how) in [("cwd", "works in"), ("root", "is rooted in"), ("exe", "executes")] {
+            let link = process.join(link);
+            match std::fs::read_link(&link) {
+                Ok(target) => {
+                    self.held(pid, how, &link, &target);
+                    self.used(pid, how, target.as_os_str().as_bytes(), || false);
+                }
+                // Kernel threads have no executable; a process that ended uses nothing.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => seen = Err(error),
+            }
+        }
+        match read_into(&process.join("maps"), buffer) {
+            Ok(()) => self.maps(pid, buffer),
+            Err(error) => seen = Err(error),
+        }
+        for file in std::fs::read_dir(process.join("fd"))?.flatten() {
+            let link = file.path();
+            let Ok(target) = std::fs::read_link(&link) else { continue };
+            self.held(pid, "has open", &link, &target);
+            self.used(pid, "has open", target.as_os_str().as_bytes(), || {
+                let info = std::fs::read_to_string(process.join("fdinfo").join(file.file_name())).unwrap_or_default();
+                let flags =
+                    info.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+                flags.is_some_and(|flags| flags & 0o3 != 0)
+            });
+        }
+        seen
+    }
+
+    /// Notes the use of a path below one of the directories.
+    fn used(&mut self, pid: i32, how: &'static str, target: &[u8], writes: impl Fn() -> bool) {
+        for (prefix, uses) in self.prefixes.iter().zip(&mut self.found.uses) {
+            let below = target.strip_prefix(*prefix).and_then(|rest| rest.strip_prefix(b"/"));
+            let below = below.map(|rest| rest.strip_suffix(b" (deleted)").unwrap_or(rest));
+            let Some(below) = below.filter(|below| !below.is_empty()) else { continue };
+            let (name, path) = below.split_at(below.iter().position(|byte| *byte == b'/').unwrap_or(below.len()));
+            if let Ok(name) = EntryName::new(name) {
+                let path = path.strip_prefix(b"/").unwrap_or(path).to_vec();
+                uses.push(Use { name, pid, how, writes: writes(), path });
+            }
         }
     }
-    out
+
+    /// Notes an inode on the device that a link of `/proc` leads to.
+    fn held(&mut self, pid: i32, how: &'static str, link: &Path, target: &Path) {
+        // Sockets, pipes and the like have no path.
+        if let Some(device) = self.device
+            && target.is_absolute()
+            && let Ok(metadata) = std::fs::metadata(link)
+            && metadata.dev() == device
+        {
+            let path = target.as_os_str().as_bytes().to_vec();
+            self.found.holds.push(Hold { inode: metadata.ino(), pid, how, path });
+        }
+    }
+
+    fn maps(&mut self, pid: i32, maps: &[u8]) {
+        for line in maps.split(|byte| *byte == b'\n') {
+            // address perms offset dev inode path; the path is last and may hold blanks.
+            let Some(slash) = line.iter().position(|byte| *byte == b'/') else { continue };
+            self.used(pid, "maps", &unescape(&line[slash..], b"\n"), || false);
+            self.found.holds.extend(self.device.and_then(|device| held::mapped(line, pid, device)));
+        }
+    }
+}
+
+/// Reads a file of `/proc`, whose length is not known before.
+fn read_into(path: &Path, buffer: &mut Vec<u8>) -> std::io::Result<()> {
+    use std::io::Read;
+    buffer.clear();
+    buffer.reserve(64 << 10);
+    std::fs::File::open(path)?.read_to_end(buffer).map(drop)
+}
+
+/// The unit that a process belongs to, by the name of its control group: the innermost service or scope. `None` for
+/// processes outside systemd's units, and for those that ended.
+pub fn unit_of(pid: i32) -> Option<String> {
+    unit_in(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
+}
+
+/// Lines `number:controllers:path`; in any hierarchy that systemd keeps, the path ends with slices and the unit.
+fn unit_in(groups: &str) -> Option<String> {
+    let paths = groups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    let mut units =
+        paths.filter_map(|path| path.rsplit('/').find(|part| part.ends_with(".service") || part.ends_with(".scope")));
+    units.next_back().map(str::to_owned)
+}
+
+/// When a process was started, in clock ticks since the boot: with its number, it names this process and no other of the
+/// same boot. `None` if there is none of this number (or no `/proc`).
+pub fn started(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; `starttime` is the 22nd field, by proc(5).
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// The command line of a process, made safe to print; its name in brackets if it has none, empty if it ended.
+pub fn command_of(pid: i32) -> String {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<String> = line
+        .split(|byte| *byte == 0)
+        .filter(|word| !word.is_empty())
+        .map(|word| crate::error::Shown::bytes(word).to_string())
+        .collect();
+    if words.is_empty() {
+        let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+        return match name.trim_ascii() {
+            b"" => String::new(),
+            name => format!("[{}]", crate::error::Shown::bytes(name)),
+        };
+    }
+    words.join(" ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_belongs_to_the_innermost_unit() {
+        let unit = |groups: &str| unit_in(groups);
+        assert_eq!(unit("0::/system.slice/api.service\n").as_deref(), Some("api.service"));
+        assert_eq!(unit("0::/system.slice/system-w.slice/w@1.service/worker\n").as_deref(), Some("w@1.service"));
+        let user = "0::/user.slice/user-1.slice/user@1.service/app.slice/a.service\n";
+        assert_eq!(unit(user).as_deref(), Some("a.service"));
+        let legacy = "12:pids:/system.slice/api.service\n1:name=systemd:/system.slice/api.service\n0::/\n";
+        assert_eq!(unit(legacy).as_deref(), Some("api.service"));
+        assert_eq!(unit("0::/\n"), None);
+        assert!(command_of(std::process::id().cast_signed()).contains("tope_store"));
+    }
 
     #[test]
     fn an_open_file_and_a_working_directory_are_seen() {

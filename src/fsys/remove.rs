@@ -7,8 +7,9 @@ use std::io;
 
 use rayon::prelude::*;
 
-use super::dir::{Dir, Kind};
+use super::dir::Dir;
 use super::file;
+use super::stat::Kind;
 use crate::error::{Error, Result};
 
 /// Directories deeper than this are removed by one thread, to keep the stack small whatever the tree's depth.
@@ -25,12 +26,21 @@ pub fn tree(dir: &Dir, name: impl AsRef<[u8]>) -> Result<()> {
     let name = name.as_ref();
     match dir.try_stat(name)? {
         None => Ok(()),
-        Some(stat) if stat.kind == Kind::Directory => {
-            let inner = open(dir, name)?;
-            empty_parallel(&inner, 0)?;
-            remove_name(dir, name, true)
-        }
+        Some(stat) if stat.kind == Kind::Directory => directory(dir, name, 0),
         Some(_) => remove_name(dir, name, false),
+    }
+}
+
+/// Removes `name` in `dir`, which was a file when it was listed; a name that is absent is fine, and a directory goes
+/// as [`tree`] removes it.
+///
+/// # Errors
+///
+/// As [`tree`].
+pub fn file(dir: &Dir, name: impl AsRef<[u8]>) -> Result<()> {
+    match remove_name(dir, name.as_ref(), false) {
+        Err(error) if error.is_io(io::ErrorKind::IsADirectory) => tree(dir, name),
+        other => other,
     }
 }
 
@@ -59,22 +69,35 @@ fn open(dir: &Dir, name: &[u8]) -> Result<Dir> {
     }
 }
 
-fn empty_parallel(dir: &Dir, depth: usize) -> Result<()> {
+fn directory(dir: &Dir, name: &[u8], depth: usize) -> Result<()> {
+    let mut inner = open(dir, name)?;
+    empty_parallel(&mut inner, depth)?;
+    match remove_name(dir, name, true) {
+        // A file system may leave names out of a listing while others are removed.
+        Err(error) if error.is_io(io::ErrorKind::DirectoryNotEmpty) => {
+            empty_parallel(&mut inner, depth)?;
+            remove_name(dir, name, true)
+        }
+        other => other,
+    }
+}
+
+/// Removes what is in a directory: files as they are listed, then the directories side by side.
+fn empty_parallel(dir: &mut Dir, depth: usize) -> Result<()> {
     if depth > PARALLEL_DEPTH {
         return empty_deep(dir);
     }
-    let mut directories = Vec::new();
-    for item in dir.items()? {
-        if kind_of(dir, &item)? == Kind::Directory {
-            directories.push(item.name);
+    let mut directories: Vec<Box<[u8]>> = Vec::new();
+    dir.list(|dir, item| {
+        if kind_of(dir, item.name, item.kind)? == Kind::Directory {
+            directories.push(item.name.into());
+            Ok(())
         } else {
-            remove_name(dir, item.name.as_bytes(), false)?;
+            remove_name(dir, item.name, false)
         }
-    }
-    directories.par_iter().try_for_each(|name| {
-        empty_parallel(&open(dir, name.as_bytes())?, depth + 1)?;
-        remove_name(dir, name.as_bytes(), true)
-    })
+    })?;
+    let dir = &*dir;
+    directories.par_iter().try_for_each(|name| directory(dir, name, depth + 1))
 }
 
 /// The same with a stack of its own; one open handle per level, so that no path grows too long.
@@ -91,7 +114,7 @@ fn empty_deep(dir: &Dir) -> Result<()> {
             }
             continue;
         };
-        if kind_of(here, &item)? == Kind::Directory {
+        if kind_of(here, item.name.as_bytes(), item.kind)? == Kind::Directory {
             let inner = open(here, item.name.as_bytes())?;
             let inner_items = inner.items()?;
             items.push(item);
@@ -103,9 +126,9 @@ fn empty_deep(dir: &Dir) -> Result<()> {
     Ok(())
 }
 
-fn kind_of(dir: &Dir, item: &super::dir::DirItem) -> Result<Kind> {
-    match item.kind {
-        Kind::Unknown => Ok(dir.try_stat(&item.name)?.map_or(Kind::Unknown, |stat| stat.kind)),
+fn kind_of(dir: &Dir, name: &[u8], listed: Kind) -> Result<Kind> {
+    match listed {
+        Kind::Unknown => Ok(dir.try_stat(name)?.map_or(Kind::Unknown, |stat| stat.kind)),
         kind => Ok(kind),
     }
 }

@@ -26,6 +26,22 @@ fn clock_synchronised() -> bool {
     }
 }
 
+/// Keeps this process's heap small: one heap for all threads instead of one for each, and what was big goes back to the
+/// system as soon as it is not used. For the command to call before it starts threads; a program that links the library
+/// has its own mind about its heap.
+#[allow(unsafe_code)]
+pub fn bound_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call only sets numbers of the allocator, and may be made at any time.
+    unsafe {
+        // What it does not take stays at its default, which costs memory, nothing else.
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 20);
+        libc::mallopt(libc::M_TOP_PAD, 256 << 10);
+    }
+}
+
 /// This process as the author of an event. `name` is the login name behind it, where the caller knows one.
 pub fn actor(name: &str) -> Actor {
     Actor { uid: effective_uid(), name: name.to_owned(), pid: std::process::id() }

@@ -12,6 +12,8 @@ use crate::model::ContentId;
 
 /// Files up to this size are read whole into memory, one per thread.
 pub const WHOLE_BYTES: u64 = 1 << 20;
+/// Files up to this size go through a buffer that is kept from one to the next.
+const KEPT_BYTES: u64 = 128 << 10;
 /// Buffer for streams; also the piece that is hashed by all threads at once.
 pub const PIECE_BYTES: usize = 1 << 20;
 
@@ -41,6 +43,25 @@ pub fn read_whole(mut file: impl Read, size: u64, buffer: &mut Vec<u8>) -> io::R
     }
     buffer.truncate(filled);
     Ok(())
+}
+
+/// Hashes a file that was seen to have `size` bytes, with one thread, and gives how many it has now. Small ones go
+/// through a buffer that each thread keeps.
+pub fn whole(mut file: impl Read, size: u64) -> io::Result<(ContentId, u64)> {
+    thread_local! {
+        static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+    if size > KEPT_BYTES {
+        return stream(file, Threads::One);
+    }
+    BUFFER.with_borrow_mut(|buffer| {
+        read_whole(&mut file, size, buffer)?;
+        if buffer.len() as u64 > size {
+            // It grew since it was looked at.
+            return stream(buffer.as_slice().chain(file), Threads::One);
+        }
+        Ok((ContentId::of(buffer), buffer.len() as u64))
+    })
 }
 
 /// How many threads may work on one file.
@@ -113,6 +134,17 @@ mod tests {
             let file = tempfile::tempfile().unwrap();
             (&file).write_all(&bytes).unwrap();
             assert_eq!(map::private(&file, size as u64, Threads::All).unwrap(), id);
+        }
+    }
+
+    #[test]
+    fn a_file_is_hashed_as_it_is_whatever_size_it_was_seen_to_have() {
+        for size in [0, 1, 1000, 200_000] {
+            let bytes: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+            for seen in [0, 1, 999, 1000, 1001, 100_000, 300_000] {
+                let hashed = whole(&*bytes, seen).unwrap();
+                assert_eq!(hashed, (ContentId::of(&bytes), size), "{size} bytes, {seen} seen");
+            }
         }
     }
 

@@ -49,7 +49,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::Result;
-use crate::fsys::{Dir, append, dir::stat_file};
+use crate::fsys::{Dir, Kind, append, stat::stat_file};
 use crate::layout;
 use crate::model::event::{Action, CHAIN_START, Chain, Event};
 use crate::model::marks::Marks;
@@ -303,8 +303,11 @@ impl History {
 
     fn open_current(&self) -> Result<Option<File>> {
         match self.store.open_file(layout::HISTORY) {
-            Ok(file) => Ok(Some(file)),
+            Ok(file) if stat_file(&file, || self.path(layout::HISTORY))?.kind == Kind::File => Ok(Some(file)),
+            // Whatever else somebody put there, it is no log.
+            Ok(_) => Ok(None),
             Err(error) if error.is_io(std::io::ErrorKind::NotFound) => Ok(None),
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -125,6 +125,21 @@ impl History {
         Ok(Some(event))
     }
 
+    /// Removes what a change of segments left that died.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`], or the system refuses.
+    pub fn sweep(&self, lock_timeout: Duration) -> Result<()> {
+        let half_written = durable::temporary_name(layout::HISTORY);
+        if self.store.try_stat(&half_written)?.is_none() {
+            return Ok(());
+        }
+        // Under the lock nobody is writing one.
+        let _lock = self.lock(lock_timeout)?;
+        self.store.remove_file_if_present(&half_written).map(drop)
+    }
+
     fn lock(&self, timeout: Duration) -> Result<LockGuard> {
         LockFile::open(&self.store, layout::HISTORY_LOCK)?.lock(LockMode::Exclusive, timeout)
     }

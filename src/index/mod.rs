@@ -176,6 +176,16 @@ impl Reader<'_> {
             .query_row([], |row| Ok(Reflected { seq: unsigned(row, 0)?, chain: row.get(1)? }))
     }
 
+    /// Lets the engine check every page; gives the first thing that is wrong.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Index`]; one that [is damage](is_damage()) if not even that can be done.
+    pub fn quick_check(&self) -> Result<Option<String>> {
+        let first: rusqlite::Result<String> = self.transaction.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
+        first.map(|text| (text != "ok").then_some(text)).map_err(failure::failed("be checked"))
+    }
+
     /// Up to where the index reflects the history.
     pub fn reflected(&self) -> Result<Reflected> {
         Self::reflected_row(&self.transaction).map_err(failure::failed("tell how far it is"))

@@ -22,6 +22,10 @@ use crate::object::{Published, Recorded};
 
 const REGISTERED: &str = "SELECT id, registered FROM trees WHERE hash = ?1";
 const SET_REGISTERED: &str = "UPDATE trees SET registered = ?2 WHERE id = ?1";
+// Another version of the same trees, all of which are registered.
+const SAME_VERSION: &str =
+    "SELECT 1 FROM versions AS v WHERE v.tree = ?1 AND v.ownership = ?2 AND v.import_number <> ?3
+    AND NOT EXISTS (SELECT 1 FROM pinned_trees AS p WHERE p.version = v.import_number)";
 const CLASS: &str = "SELECT id FROM classes WHERE name = ?1";
 const CLASSES: &str = "SELECT id, name FROM classes";
 const INSERT_CLASS: &str = "INSERT INTO classes (name) VALUES (?1)";
@@ -155,14 +159,22 @@ impl<'m> Usage<'m> {
         }
     }
 
-    /// Records the objects of this version.
-    pub(super) fn register(&self, connection: &Connection, version: i64, ownership: Ownership) -> rusqlite::Result<()> {
+    /// Records the objects of this version, whose root tree has this row.
+    pub(super) fn register(
+        &self,
+        connection: &Connection,
+        version: i64,
+        root: RowId,
+        ownership: Ownership,
+    ) -> rusqlite::Result<()> {
         let ownership = ownership_text(ownership);
+        let same = connection.prepare_cached(SAME_VERSION)?.exists((root, &ownership, version))?;
+        let plain = if same { [].as_slice() } else { &self.plain };
         let mut classes = Classes::default();
         let mut rows = Vec::new();
         let mut registered = connection.prepare_cached(REGISTERED)?;
         let mut set_registered = connection.prepare_cached(SET_REGISTERED)?;
-        for (tree, files) in &self.plain {
+        for (tree, files) in plain {
             let (id, known) = registered_for(&mut registered, tree)?;
             if known.as_ref() == Some(&ownership) {
                 continue;

@@ -55,6 +55,17 @@ impl Writer<'_> {
         Ok(Removed { versions, ..self.sweep(action)? })
     }
 
+    /// Takes out versions, but leaves their trees and objects until the next [`Writer::prune`]: their manifests are lost
+    /// or damaged, and are made anew from these trees.
+    pub fn forget_versions<'n>(&mut self, names: impl IntoIterator<Item = &'n VersionName>) -> Result<()> {
+        let action = "take out a version";
+        let mut statement = self.transaction.prepare_cached(DELETE_VERSION).map_err(failed(action))?;
+        for name in names {
+            statement.execute([name.as_str()]).map_err(failed(action))?;
+        }
+        Ok(())
+    }
+
     /// Takes out trees that no version has, as an import that did not publish leaves them.
     ///
     /// Nobody may be between [`add_trees`](Self::add_trees) and its version: gc holds `lock` exclusive.

@@ -3,6 +3,8 @@
 //! Only a cache: it is lost with a rebuild, and whether an entry may be believed (a file that changed within the
 //! granularity of its clock; git's "racy" rule) is for those who ask. Bounded by [`Writer::trim_cached_contents`].
 
+use std::collections::BTreeMap;
+
 use super::failure::failed;
 use super::versions::nanoseconds;
 use super::{Reader, Writer, number, optional, unsigned};
@@ -16,7 +18,7 @@ const GET_RANGE: &str = "SELECT inode, size, mtime_ns, ctime_ns, content, genera
     WHERE filesystem = ?1 AND inode BETWEEN ?2 AND ?3 ORDER BY inode";
 const PUT: &str = "INSERT OR REPLACE INTO stat_cache
     (filesystem, inode, size, mtime_ns, ctime_ns, content, generation) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-const OLDEST_KEPT: &str = "SELECT generation FROM stat_cache ORDER BY generation DESC LIMIT 1 OFFSET ?1";
+const GENERATIONS: &str = "SELECT generation FROM stat_cache";
 const TRIM: &str = "DELETE FROM stat_cache WHERE generation <= ?1";
 
 /// From so many keys on it is faster to read the rows between the first and the last than to look each up.
@@ -129,10 +131,19 @@ impl Writer<'_> {
     /// goes as a whole, so one that is bigger than `keep` goes too.
     pub fn trim_cached_contents(&mut self, keep: u64) -> Result<u64> {
         let trim = || {
-            let oldest = optional(
-                self.transaction.prepare_cached(OLDEST_KEPT)?.query_row([number(keep)?], |row| row.get::<_, i64>(0)),
-            )?;
-            let Some(generation) = oldest else { return Ok(0) };
+            // Generations are few, so counting them takes less than having the engine sort the rows.
+            let mut generations: BTreeMap<i64, u64> = BTreeMap::new();
+            let mut statement = self.transaction.prepare_cached(GENERATIONS)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                *generations.entry(row.get(0)?).or_default() += 1;
+            }
+            let mut kept = 0;
+            let oldest = generations.iter().rev().find(|(_, files)| {
+                kept += **files;
+                kept > keep
+            });
+            let Some((generation, _)) = oldest else { return Ok(0) };
             self.transaction.prepare_cached(TRIM)?.execute([generation]).map(|count| count as u64)
         };
         trim().map_err(failed("forget source files"))

@@ -218,7 +218,7 @@ impl Writer<'_> {
         let usage = super::objects::Usage::of(manifest).ok_or_else(|| malformed(action, "a manifest is not whole"))?;
         let insert = || {
             let version = self.insert_version_row(manifest, tree, &usage.counts, file)?;
-            usage.register(&self.transaction, version, manifest.facts.ownership)
+            usage.register(&self.transaction, version, tree, manifest.facts.ownership)
         };
         insert().map_err(failed(action))
     }

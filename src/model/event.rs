@@ -40,6 +40,8 @@ pub enum Action {
     Bad,
     /// A version passed its checks.
     Good,
+    /// No version passes its checks; the least bad one runs.
+    Degraded,
     /// A version is to be kept.
     Pin,
     /// A version need not be kept any longer.
@@ -71,7 +73,7 @@ pub enum Action {
 
 impl Action {
     /// All that this build knows.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Init,
         Self::Import,
         Self::Adopt,
@@ -80,6 +82,7 @@ impl Action {
         Self::Confirm,
         Self::Bad,
         Self::Good,
+        Self::Degraded,
         Self::Pin,
         Self::Unpin,
         Self::Note,
@@ -105,6 +108,7 @@ impl Action {
             Self::Confirm => "confirm",
             Self::Bad => "bad",
             Self::Good => "good",
+            Self::Degraded => "degraded",
             Self::Pin => "pin",
             Self::Unpin => "unpin",
             Self::Note => "note",
@@ -214,7 +218,7 @@ pub struct Event {
     /// Bytes that came back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freed_bytes: Option<u64>,
-    /// For `bad`: why.
+    /// For `bad` and `degraded`: why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
     /// For `note`: the text. For `external-change` and `history-cut`: what was found.

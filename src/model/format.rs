@@ -22,13 +22,10 @@ pub struct Format {
     /// Always `tope-store`.
     pub store: String,
     /// Features that nobody needs to know.
-    #[serde(default)]
     pub compatible: Vec<String>,
     /// Features that writers need to know.
-    #[serde(default)]
     pub read_only_compatible: Vec<String>,
     /// Features that readers need to know.
-    #[serde(default)]
     pub incompatible: Vec<String>,
 }
 
@@ -61,6 +58,10 @@ impl Format {
         let format: Self = toml::from_str(text).map_err(|error| FormatError::Malformed(error.message().to_owned()))?;
         if format.store != "tope-store" {
             return Err(FormatError::Malformed("it belongs to something else".into()));
+        }
+        // Nobody ever wrote one without it.
+        if format.incompatible.is_empty() {
+            return Err(FormatError::Malformed("it names no format at all".into()));
         }
         let unknown = unknown(&format.incompatible, KNOWN_INCOMPATIBLE);
         if unknown.is_empty() { Ok(format) } else { Err(FormatError::Incompatible(unknown)) }
@@ -114,6 +115,11 @@ mod tests {
         assert_eq!(Format::parse(newer.to_text().as_bytes()).unwrap().unwritable_because(), ["deltas"]);
         let newest = Format { incompatible: vec!["base-2".into()], ..newer };
         assert_eq!(Format::parse(newest.to_text().as_bytes()), Err(FormatError::Incompatible(vec!["base-2".into()])));
+        let lost = format.to_text().replace("read_only_", "read_onlx_");
+        assert!(
+            matches!(Format::parse(lost.as_bytes()), Err(FormatError::Malformed(_))),
+            "a feature must not get lost"
+        );
         assert!(matches!(Format::parse(b""), Err(FormatError::Malformed(_))));
         assert!(matches!(Format::parse(&[0; 64]), Err(FormatError::Malformed(_))));
     }

@@ -26,6 +26,15 @@ pub struct Known {
     pub digest: Digest,
 }
 
+/// That no version holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Degraded {
+    /// The least bad version, which runs.
+    pub version: VersionName,
+    /// The check that fails on it.
+    pub evidence: Evidence,
+}
+
 /// What is held of a digest. Survives removal and re-import.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Standing {
@@ -68,6 +77,12 @@ pub struct Marks {
     /// Versions whose tree has inodes of its own.
     #[serde(default)]
     pub isolated: BTreeSet<VersionName>,
+    /// Versions of which a repair found something damaged that it could not mend, and what.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub damaged: BTreeMap<VersionName, String>,
+    /// The version that runs although it fails its checks, since every other does too, and what failed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<Degraded>,
 }
 
 impl Marks {
@@ -84,6 +99,14 @@ impl Marks {
             (Action::Note, Some(version)) => {
                 let note = Note { time: event.time, text: event.text.clone().unwrap_or_default() };
                 self.notes.entry(version.clone()).or_default().push(note);
+            }
+            (Action::Repair, Some(version)) => match event.outcome.as_str() {
+                "failed" => drop(self.damaged.insert(version.clone(), event.text.clone().unwrap_or_default())),
+                _ => drop(self.damaged.remove(version)),
+            },
+            (Action::Degraded, Some(version)) => {
+                let evidence = event.evidence.clone().unwrap_or_default();
+                self.degraded = Some(Degraded { version: version.clone(), evidence });
             }
             (Action::FactorySet, Some(version)) => {
                 self.roles.insert(Role::Factory, version.clone());
@@ -106,6 +129,10 @@ impl Marks {
             }
             _ => {}
         }
+        // Somebody took matters in hand, or it passed after all.
+        if matches!(action, Action::Confirm | Action::Good) {
+            self.degraded = self.degraded.take().filter(|degraded| Some(&degraded.version) != version.as_ref());
+        }
         let judges = matches!(action, Action::Bad | Action::Good | Action::Confirm);
         if let Some(digest) = digest.filter(|_| judges) {
             let standing = self.standings.entry(digest).or_default();
@@ -122,6 +149,7 @@ impl Marks {
         if let (Some(import_number), Some(digest)) = (event.import_number, event.digest) {
             self.highest_import = self.highest_import.max(import_number);
             self.versions.insert(version.clone(), Known { import_number, digest });
+            self.damaged.remove(version);
         }
     }
 
@@ -148,6 +176,7 @@ impl Marks {
             _ => {}
         }
         self.roles.insert(Role::Current, version.clone());
+        self.degraded = None;
     }
 
     fn remove(&mut self, version: &VersionName) {
@@ -155,6 +184,7 @@ impl Marks {
         self.pins.remove(version);
         self.notes.remove(version);
         self.isolated.remove(version);
+        self.damaged.remove(version);
     }
 
     /// What is held of this digest.
@@ -191,6 +221,23 @@ mod tests {
         marks.apply(&about(Action::Confirm));
         assert_eq!(marks.bad(&digest), None);
         assert!(marks.standing(&digest).good);
+    }
+
+    #[test]
+    fn what_a_repair_could_not_mend_is_held_of_the_version_until_one_can_or_it_goes() {
+        let name: VersionName = "v1".parse().unwrap();
+        let event = |action, outcome: &str| Event {
+            outcome: outcome.into(),
+            text: Some("lib/a: its contents differ".into()),
+            ..Event::about(action, &name, None)
+        };
+        let mut marks = Marks::default();
+        for clearing in [event(Action::Repair, "done"), event(Action::Remove, "done")] {
+            marks.apply(&event(Action::Repair, "failed"));
+            assert_eq!(marks.damaged[&name], "lib/a: its contents differ");
+            marks.apply(&clearing);
+            assert_eq!(marks.damaged, BTreeMap::new());
+        }
     }
 
     #[test]

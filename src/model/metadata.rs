@@ -4,6 +4,8 @@
 //! same, which is why an object's key is content **and** class.
 
 use std::fmt;
+use std::hash::Hasher;
+use std::str::FromStr;
 
 use super::codec::{DecodeError, Reader, put_count, put_long_bytes, put_short_bytes};
 use super::id::{ContentId, XattrDigest};
@@ -21,9 +23,11 @@ const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
 const CAPABILITY: &[u8] = b"security.capability";
 const USER_PREFIX: &[u8] = b"user.";
 
-/// Extended attributes: sorted by name, names unique.
+/// Extended attributes: sorted by name, names unique. Almost no file has any, so having none takes no more than a word:
+/// the box is there only if something is in it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Xattrs(Vec<Xattr>);
+#[allow(clippy::box_collection)]
+pub struct Xattrs(Option<Box<Vec<Xattr>>>);
 
 /// A name and its value.
 type Xattr = (Box<[u8]>, Box<[u8]>);
@@ -31,7 +35,15 @@ type Xattr = (Box<[u8]>, Box<[u8]>);
 impl Xattrs {
     /// None.
     pub const fn none() -> Self {
-        Self(Vec::new())
+        Self(None)
+    }
+
+    fn new(list: Vec<Xattr>) -> Self {
+        Self((!list.is_empty()).then(|| Box::new(list)))
+    }
+
+    fn list(&self) -> &[Xattr] {
+        self.0.as_deref().map_or(&[], Vec::as_slice)
     }
 
     /// Whether an attribute of this name is part of a version: file capabilities, `user.*` and POSIX ACLs.
@@ -47,17 +59,17 @@ impl Xattrs {
             .filter(|(name, _)| Self::is_recorded(name))
             .map(|(name, value)| (name.into_boxed_slice(), value.into_boxed_slice()))
             .collect();
-        Self(sorted.into_iter().collect())
+        Self::new(sorted.into_iter().collect())
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 
     /// The attributes in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.0.iter().map(|(name, value)| (&**name, &**value))
+        self.list().iter().map(|(name, value)| (&**name, &**value))
     }
 
     /// Whether a file capability is among them.
@@ -79,18 +91,18 @@ impl Xattrs {
             let value = if **name == *ACL_ACCESS { seal_acl(value) } else { value.clone() };
             (name.clone(), value)
         };
-        Self(self.0.iter().map(seal).collect())
+        Self::new(self.list().iter().map(seal).collect())
     }
 
     /// Those that an ordinary user may set: `user.*` only.
     #[must_use]
     fn squashed(&self) -> Self {
-        Self(self.0.iter().filter(|(name, _)| name.starts_with(USER_PREFIX)).cloned().collect())
+        Self::new(self.list().iter().filter(|(name, _)| name.starts_with(USER_PREFIX)).cloned().collect())
     }
 
     /// The canonical encoding, as `schema/FORMAT.md` gives it.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        put_count(out, self.0.len());
+        put_count(out, self.list().len());
         for (name, value) in self.iter() {
             put_short_bytes(out, name);
             put_long_bytes(out, value);
@@ -107,7 +119,7 @@ impl Xattrs {
             }
             list.push((name, reader.long_bytes()?.into()));
         }
-        Ok(Self(list))
+        Ok(Self::new(list))
     }
 }
 
@@ -237,6 +249,23 @@ pub struct ObjectKey {
     pub class: InodeClass,
 }
 
+/// Hashes object keys for maps in memory: their contents are hashes already, so a few bytes of each part do.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        let mut word = [0; 8];
+        let taken = bytes.len().min(8);
+        word[..taken].copy_from_slice(&bytes[..taken]);
+        self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+}
+
 impl ObjectKey {
     /// Name of the directory under `objects/`: the first two hexadecimal digits.
     pub fn directory(&self) -> String {
@@ -265,27 +294,43 @@ impl ObjectKey {
         path
     }
 
-    /// Reads directory and file name; `None` for anything that [`ObjectKey::file_name`] does not write.
+    /// Reads directory and file name; `None` for anything that [`ObjectKey::file_name`] does not write: one key has one
+    /// spelling, so signs, leading zeros and swapped parts make no names of objects.
     pub fn parse(directory: &[u8], file_name: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(file_name).ok()?;
-        let mut parts = text.split('.');
-        let mut hex = Vec::with_capacity(64);
-        hex.extend_from_slice(directory);
-        hex.extend_from_slice(parts.next()?.as_bytes());
-        let content = ContentId::from_hex(&hex)?;
-        let mode = u32::from_str_radix(parts.next()?, 8).ok()?;
-        let (uid, gid) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let (digits, class) = file_name.split_at_checked(62)?;
+        let mut hex = [0; 64];
+        hex[..2].copy_from_slice(directory.get(..2).filter(|two| *two == directory)?);
+        hex[2..].copy_from_slice(digits);
+        let content = ContentId::from_hex(hex)?;
+        let mut parts = class.strip_prefix(b".")?.split(|byte| *byte == b'.');
+        let mode = octal_mode(parts.next()?)?;
+        let (uid, gid) = (decimal(parts.next()?)?, decimal(parts.next()?)?);
         let (mut xattrs, mut mtime) = (None, None);
         for part in parts {
-            match part.strip_prefix('m') {
-                Some(seconds) => mtime = Some(seconds.parse().ok()?),
-                None => xattrs = Some(Box::new(XattrDigest::from_hex(part)?)),
+            match part.strip_prefix(b"m") {
+                Some(seconds) if mtime.is_none() => mtime = Some(decimal(seconds)?),
+                None if xattrs.is_none() && mtime.is_none() => xattrs = Some(Box::new(XattrDigest::from_hex(part)?)),
+                _ => return None,
             }
         }
-        let key = Self { content, class: InodeClass { mode, uid, gid, xattrs, mtime } };
-        // One key, one spelling: signs, leading zeros and swapped parts are not names of objects.
-        (directory.len() == 2 && key.file_name().as_bytes() == file_name).then_some(key)
+        Some(Self { content, class: InodeClass { mode, uid, gid, xattrs, mtime } })
     }
+}
+
+/// Reads a mode as keys spell it: four octal digits at least.
+fn octal_mode(digits: &[u8]) -> Option<u32> {
+    let canonical = digits.len() == 4 || (digits.len() > 4 && digits[0] != b'0');
+    let octal = digits.iter().all(|digit| matches!(digit, b'0'..=b'7'));
+    let text = std::str::from_utf8(digits).ok()?;
+    (canonical && octal).then(|| u32::from_str_radix(text, 8).ok()).flatten()
+}
+
+/// Reads a number as keys spell it: no plus sign, no leading zeros.
+fn decimal<T: FromStr>(digits: &[u8]) -> Option<T> {
+    let bare = digits.strip_prefix(b"-").unwrap_or(digits);
+    let canonical = bare.first().is_some_and(|first| matches!(first, b'1'..=b'9')) || digits == b"0";
+    let text = std::str::from_utf8(digits).ok()?;
+    canonical.then(|| text.parse().ok()).flatten()
 }
 
 impl fmt::Display for ObjectKey {

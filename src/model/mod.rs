@@ -22,6 +22,7 @@ pub mod metadata;
 pub mod name;
 pub mod retention;
 pub mod tree;
+pub mod trial;
 pub mod units;
 
 #[cfg(test)]
@@ -35,3 +36,4 @@ pub use marks::Marks;
 pub use metadata::{InodeClass, Metadata, ObjectKey, Ownership, Sealed, Xattrs};
 pub use name::{EntryName, Role, Selector, TreePath, VersionName};
 pub use tree::{Entry, Node, Tree, TreeSet};
+pub use trial::Trial;

@@ -293,6 +293,11 @@ impl TreePath {
         self.0.split(|b| *b == b'/').filter(|part| !part.is_empty())
     }
 
+    /// The last component; `None` for the top.
+    pub fn last(&self) -> Option<&[u8]> {
+        self.0.rsplit(|b| *b == b'/').next().filter(|last| !last.is_empty())
+    }
+
     /// Whether this is `other` or lies below it.
     pub fn starts_with(&self, other: &Self) -> bool {
         match self.0.strip_prefix(other.0.as_slice()) {
@@ -372,9 +377,10 @@ mod tests {
         let mut path = TreePath::parse(b"a/b").unwrap();
         assert!(path.starts_with(&TreePath::parse(b"a").unwrap()));
         assert!(!TreePath::parse(b"ab").unwrap().starts_with(&TreePath::parse(b"a").unwrap()));
+        assert_eq!(path.last(), Some(&b"b"[..]));
         path.pop();
-        assert_eq!(path.as_bytes(), b"a");
+        assert_eq!((path.as_bytes(), path.last()), (&b"a"[..], Some(&b"a"[..])));
         path.pop();
-        assert!(path.is_top());
+        assert!(path.is_top() && path.last().is_none());
     }
 }

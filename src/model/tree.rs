@@ -12,6 +12,8 @@ use super::name::{EntryName, TreePath};
 
 /// Version of the tree encoding; the `1` in `t1:`.
 pub const TREE_ENCODING: u8 = 1;
+/// A symbolic link with name and target of one byte: kind, two lengths, metadata without attributes.
+const SHORTEST_ENTRY_BYTES: usize = 1 + 3 + 16 + 3;
 /// Longest target of a symbolic link in bytes (`PATH_MAX` less its NUL).
 pub const MAX_TARGET_BYTES: usize = 4095;
 
@@ -102,8 +104,14 @@ impl Tree {
     /// The canonical encoding, as `schema/FORMAT.md` gives it.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(5 + self.entries.len() * 80);
+        self.encode_into(&mut out);
+        out
+    }
+
+    /// Appends the canonical encoding.
+    pub(super) fn encode_into(&self, out: &mut Vec<u8>) {
         out.push(TREE_ENCODING);
-        put_count(&mut out, self.entries.len());
+        put_count(out, self.entries.len());
         for Entry { name, metadata, node } in &self.entries {
             let kind = match node {
                 Node::File { .. } => 1,
@@ -111,18 +119,17 @@ impl Tree {
                 Node::Symlink { .. } => 3,
             };
             out.push(kind);
-            put_short_bytes(&mut out, name.as_bytes());
-            metadata.encode(&mut out);
+            put_short_bytes(out, name.as_bytes());
+            metadata.encode(out);
             match node {
                 Node::File { content, size } => {
                     out.extend_from_slice(content.as_bytes());
                     out.extend_from_slice(&size.to_le_bytes());
                 }
                 Node::Directory { tree } => out.extend_from_slice(tree.as_bytes()),
-                Node::Symlink { target } => put_short_bytes(&mut out, target),
+                Node::Symlink { target } => put_short_bytes(out, target),
             }
         }
-        out
     }
 
     /// The id of these entries.
@@ -132,21 +139,46 @@ impl Tree {
 
     /// Reads a canonical encoding; any other spelling of the same entries is refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
+        let mut reading = Entries::of(bytes)?;
+        // No entry is shorter than this, so that a damaged count cannot take all memory.
+        let fitting = reading.reader.remaining() / SHORTEST_ENTRY_BYTES;
+        let mut entries = Vec::with_capacity(fitting.min(reading.left as usize));
+        while let Some(entry) = reading.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Self { entries })
+    }
+}
+
+/// Reads a canonical encoding entry by entry.
+pub(super) struct Entries<'a> {
+    reader: Reader<'a>,
+    left: u32,
+    last: &'a [u8],
+}
+
+impl<'a> Entries<'a> {
+    /// The entries of a tree with this encoding.
+    pub(super) fn of(encoding: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(encoding);
         if reader.u8()? != TREE_ENCODING {
             return Err(reader.invalid("an unknown version of the tree encoding"));
         }
-        let count = reader.u32()?;
-        let mut entries: Vec<Entry> = Vec::new();
-        for _ in 0..count {
-            let entry = decode_entry(&mut reader)?;
-            if entries.last().is_some_and(|last| last.name >= entry.name) {
-                return Err(reader.invalid("an entry out of order"));
-            }
-            entries.push(entry);
+        let left = reader.u32()?;
+        Ok(Self { reader, left, last: &[] })
+    }
+
+    /// The next entry; `None` when there are no more, which includes that nothing is left over.
+    pub(super) fn next_entry(&mut self) -> Result<Option<Entry>, DecodeError> {
+        let Some(left) = self.left.checked_sub(1) else { return self.reader.clone().finish().map(|()| None) };
+        self.left = left;
+        let (name, entry) = decode_entry(&mut self.reader)?;
+        // No name is empty, so the first one is behind this.
+        if self.last >= name {
+            return Err(self.reader.invalid("an entry out of order"));
         }
-        reader.finish()?;
-        Ok(Self { entries })
+        self.last = name;
+        Ok(Some(entry))
     }
 }
 
@@ -155,9 +187,10 @@ pub fn tree_id(encoding: &[u8]) -> TreeId {
     TreeId::from_bytes(blake3::derive_key(TREE_CONTEXT, encoding))
 }
 
-fn decode_entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
+fn decode_entry<'a>(reader: &mut Reader<'a>) -> Result<(&'a [u8], Entry), DecodeError> {
     let kind = reader.u8()?;
-    let name = EntryName::new(reader.short_bytes()?).map_err(|_| reader.invalid("a name that is not allowed"))?;
+    let bytes = reader.short_bytes()?;
+    let name = EntryName::new(bytes).map_err(|_| reader.invalid("a name that is not allowed"))?;
     let metadata = Metadata::decode(reader)?;
     let node = match kind {
         1 => Node::File { content: ContentId::from_bytes(reader.array()?), size: reader.u64()? },
@@ -171,7 +204,16 @@ fn decode_entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
         }
         _ => return Err(reader.invalid("an entry of an unknown kind")),
     };
-    Ok(Entry { name, metadata, node })
+    Ok((bytes, Entry { name, metadata, node }))
+}
+
+/// How much there is below a tree; numbers beyond 64 bits stay at the highest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Entries of every kind.
+    pub entries: u64,
+    /// Files that are not empty.
+    pub files: u64,
 }
 
 /// Trees by id: everything that hangs below one or more roots.
@@ -184,6 +226,24 @@ impl TreeSet {
         let id = tree.id();
         self.0.entry(id).or_insert(tree);
         id
+    }
+
+    /// Takes a tree in its canonical encoding and gives its id.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tree::decode`].
+    pub fn insert_encoded(&mut self, encoding: &[u8]) -> Result<TreeId, DecodeError> {
+        // Only the canonical spelling is read, so that its hash is the id.
+        let (tree, id) = (Tree::decode(encoding)?, tree_id(encoding));
+        self.0.entry(id).or_insert(tree);
+        Ok(id)
+    }
+
+    /// Takes a tree whose id is known.
+    pub fn insert_known(&mut self, id: TreeId, tree: Tree) {
+        debug_assert_eq!(tree.id(), id, "an id is that of its tree");
+        self.0.entry(id).or_insert(tree);
     }
 
     /// The tree with this id.
@@ -206,23 +266,57 @@ impl TreeSet {
         self.0.extend(other.0);
     }
 
-    /// The ids of all trees below `root` and its own, each once, parents before children, in order of names. Stops
-    /// short at trees that are missing.
+    /// The ids of all trees below `root` and its own, each once where a walk first meets it. Stops short at trees that
+    /// are missing.
     pub fn reachable(&self, root: TreeId) -> Vec<TreeId> {
-        let mut seen = std::collections::HashSet::from([root]);
+        let mut seen = std::collections::HashSet::new();
         let (mut order, mut stack) = (Vec::new(), vec![root]);
         while let Some(id) = stack.pop() {
             let Some(tree) = self.0.get(&id) else { continue };
-            order.push(id);
-            for entry in tree.entries().iter().rev() {
-                if let Node::Directory { tree } = entry.node
-                    && seen.insert(tree)
-                {
-                    stack.push(tree);
-                }
+            if !seen.insert(id) {
+                continue;
             }
+            order.push(id);
+            stack.extend(tree.entries().iter().rev().filter_map(|entry| match entry.node {
+                Node::Directory { tree } => Some(tree),
+                _ => None,
+            }));
         }
         order
+    }
+
+    /// What a [walk](Self::walk) below `root` would meet, without walking: equal trees are counted once and multiplied,
+    /// since a few of them within each other make more entries than there are atoms. `None` if a tree is missing.
+    pub fn tally(&self, root: TreeId) -> Option<Tally> {
+        let mut known: HashMap<TreeId, Tally> = HashMap::new();
+        let mut stack = vec![root];
+        while let Some(id) = stack.last().copied() {
+            if known.contains_key(&id) {
+                stack.pop();
+                continue;
+            }
+            let entries = self.0.get(&id)?.entries();
+            let (mut tally, before) = (Tally::default(), stack.len());
+            for entry in entries {
+                tally.entries = tally.entries.saturating_add(1);
+                match &entry.node {
+                    Node::File { size, .. } => tally.files = tally.files.saturating_add(u64::from(*size > 0)),
+                    Node::Symlink { .. } => {}
+                    Node::Directory { tree } => match known.get(tree) {
+                        Some(below) => {
+                            tally.entries = tally.entries.saturating_add(below.entries);
+                            tally.files = tally.files.saturating_add(below.files);
+                        }
+                        None => stack.push(*tree),
+                    },
+                }
+            }
+            if stack.len() == before {
+                stack.pop();
+                known.insert(id, tally);
+            }
+        }
+        known.remove(&root)
     }
 
     /// Calls `visit` for every entry below `root`, depth first, in order of names, a directory before its contents.
@@ -306,8 +400,44 @@ mod tests {
         assert_eq!(walked, Ok(Ok(())));
         assert_eq!(seen, ["d", "d/x", "e", "e/x", "f"]);
         assert_eq!(set.reachable(root), [root, inner]);
+        assert_eq!(set.tally(root), Some(Tally { entries: 5, files: 2 }));
         let lost = TreeId::from_bytes([0; 32]);
         let broken = set.insert(Tree::new(vec![directory("d", lost)]).unwrap());
         assert_eq!(set.walk(broken, |_, _| Ok::<(), ()>(())), Ok(Err(lost)));
+        assert_eq!(set.tally(broken), None);
+    }
+
+    #[test]
+    fn trees_are_listed_where_a_walk_first_meets_them() {
+        let mut set = TreeSet::default();
+        let directory = |name: &str, tree| Entry {
+            name: EntryName::new(name.as_bytes()).unwrap(),
+            metadata: Metadata::new(0o755, 0, 0),
+            node: Node::Directory { tree },
+        };
+        let x = set.insert(Tree::new(vec![file("x", b"x")]).unwrap());
+        let y = set.insert(Tree::new(vec![file("y", b"y")]).unwrap());
+        let both = set.insert(Tree::new(vec![directory("x", x), directory("y", y)]).unwrap());
+        let root = set.insert(Tree::new(vec![directory("a", both), directory("b", x)]).unwrap());
+        assert_eq!(set.reachable(root), [root, both, x, y]);
+    }
+
+    #[test]
+    fn trees_within_each_other_are_counted_without_a_walk() {
+        let mut set = TreeSet::default();
+        let directory = |name: &str, tree| Entry {
+            name: EntryName::new(name.as_bytes()).unwrap(),
+            metadata: Metadata::new(0o755, 0, 0),
+            node: Node::Directory { tree },
+        };
+        let mut root = set.insert(Tree::new(vec![file("f", b"1")]).unwrap());
+        for _ in 0..62 {
+            root = set.insert(Tree::new(vec![directory("a", root), directory("b", root)]).unwrap());
+        }
+        assert_eq!(set.tally(root), Some(Tally { entries: (1 << 63) - 2 + (1 << 62), files: 1 << 62 }));
+        for _ in 0..3 {
+            root = set.insert(Tree::new(vec![directory("a", root), directory("b", root)]).unwrap());
+        }
+        assert_eq!(set.tally(root), Some(Tally { entries: u64::MAX, files: u64::MAX }));
     }
 }

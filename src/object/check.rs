@@ -1,7 +1,8 @@
 //! Is this inode what its key says?
 
 use crate::error::{Error, Result};
-use crate::fsys::{Dir, Kind, Stat, dir, file};
+use crate::fsys::stat::stat_file;
+use crate::fsys::{Dir, Kind, Stat, file};
 use crate::hash;
 use crate::model::{ObjectKey, Xattrs};
 
@@ -88,7 +89,7 @@ pub fn fully(
     }
     let opened = dir.open_file(name)?;
     let path = || dir.path_of(name);
-    let stat = dir::stat_file(&opened, path)?;
+    let stat = stat_file(&opened, path)?;
     let xattrs = file::xattrs(&opened, path)?;
     if digest(&xattrs) != key.class.xattrs {
         return Ok(Err(Fault::Xattrs));

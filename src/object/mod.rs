@@ -16,11 +16,18 @@
 //!
 //! - [`place`]: putting a file into a tree: a link to its object, making the object where there is none
 //! - [`rotate`]: a fresh inode for an object whose link count is full
+//! - [`renew`]: a fresh inode for an object that is missing or damaged
 //! - [`check`]: is this inode what its key says?
+//! - [`listing`]: which inode each object is
+//! - [`map`]: what is recorded of very many objects
 //! - [`sweep`]: removal of objects that nothing refers to
 
+mod blamed;
 pub mod check;
+pub mod listing;
+pub mod map;
 pub mod place;
+pub mod renew;
 pub mod rotate;
 pub mod sweep;
 
@@ -32,6 +39,7 @@ use crate::fsys::Dir;
 use crate::fsys::file::Fresh;
 use crate::layout;
 use crate::model::ObjectKey;
+use map::ObjectMap;
 
 /// What published manifests record of an object besides its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,9 +120,9 @@ impl<'a> Objects<'a> {
         &self.fresh
     }
 
-    /// Keys of the objects that this run made, with their sizes and times.
-    pub fn made(&self) -> Vec<(ObjectKey, Recorded)> {
-        self.known.all()
+    /// Hands over the keys of the objects that this run made or rehashed.
+    pub fn into_made(self) -> Made {
+        Made(self.known.shards.map(|shard| shard.into_inner().unwrap_or_else(PoisonError::into_inner)).into())
     }
 
     /// A name in staging that no other file of this run has.
@@ -123,10 +131,23 @@ impl<'a> Objects<'a> {
     }
 }
 
+/// Objects that a run made or rehashed, to be taken back if they are not published.
+#[derive(Debug, Default)]
+pub struct Made(Vec<ObjectMap>);
+
+impl Made {
+    /// Their keys in order.
+    pub fn keys(&self) -> Vec<ObjectKey> {
+        let mut keys: Vec<ObjectKey> = self.0.iter().flat_map(ObjectMap::iter).map(|(key, _)| key).collect();
+        keys.sort_unstable();
+        keys
+    }
+}
+
 /// Objects that this run made or rehashed. Many threads ask, so the map is split by content.
 #[derive(Debug)]
 struct Known {
-    shards: [Mutex<HashMap<ObjectKey, Recorded>>; 16],
+    shards: [Mutex<ObjectMap>; 16],
 }
 
 impl Default for Known {
@@ -136,25 +157,18 @@ impl Default for Known {
 }
 
 impl Known {
-    fn shard(&self, key: &ObjectKey) -> MutexGuard<'_, HashMap<ObjectKey, Recorded>> {
-        let at = usize::from(key.content.as_bytes()[0] >> 4);
+    fn shard(&self, key: &ObjectKey) -> MutexGuard<'_, ObjectMap> {
+        // Not by the bytes that say where an entry lies in its shard.
+        let at = usize::from(key.content.as_bytes()[31] >> 4);
         self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn get(&self, key: &ObjectKey) -> Option<Recorded> {
-        self.shard(key).get(key).copied()
+        self.shard(key).get(key)
     }
 
     fn insert(&self, key: &ObjectKey, recorded: Recorded) {
-        self.shard(key).insert(key.clone(), recorded);
-    }
-
-    fn all(&self) -> Vec<(ObjectKey, Recorded)> {
-        let shards = self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut all: Vec<_> =
-            shards.flat_map(|shard| shard.iter().map(|(k, r)| (k.clone(), *r)).collect::<Vec<_>>()).collect();
-        all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        all
+        self.shard(key).insert(key, recorded);
     }
 }
 

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 
+use super::blamed::Blamed;
 use super::check;
 use super::{LinkPolicy, Objects, Recorded};
 use crate::error::{Error, Result};
@@ -77,30 +78,41 @@ pub struct Dress<'a> {
 impl Objects<'_> {
     /// Links a trusted, intact object to a place. `None` if there is none: the caller makes it from its bytes.
     pub fn place_known(&self, key: &ObjectKey, spot: Spot<'_>) -> Result<Option<Placed>> {
-        let recorded = match self.known.get(key) {
-            Some(recorded) => Some(recorded),
-            None => self.published.lookup(key)?,
-        };
-        let Some(recorded) = recorded else { return Ok(None) };
+        let Some(recorded) = self.trusted(key)? else { return Ok(None) };
         let name = key.path();
-        // A look before reuse: an object that was written to through one of its links must not spread.
-        match self.look(&name)? {
-            Some(stat) if check::by_stat(&stat, key, Some(&recorded)).is_ok() => {}
-            _ => return Ok(None),
+        let placed = |how| Some(Placed { key: key.clone(), recorded, how });
+        match self.dir.link(&name, spot.dir, spot.name) {
+            Ok(()) => {}
+            Err(error) if is_fan_missing(&error) => return Ok(None),
+            // Not linked, whatever the reason: what is copied or rotated is looked at before.
+            Err(_) if !self.is_intact(key, &name, &recorded)? => return Ok(None),
+            Err(error) => return Ok(self.link_otherwise(error, key, &name, spot)?.and_then(placed)),
         }
-        let how = self.link_or_copy(key, &name, spot)?;
-        Ok(how.map(|how| Placed { key: key.clone(), recorded, how }))
+        // An object that was written to through one of its links must not spread. What is looked at is what was linked,
+        // and nobody else sees the place yet.
+        if check::by_stat(&spot.dir.stat(spot.name)?, key, Some(&recorded)).is_ok() {
+            return Ok(placed(How::Linked));
+        }
+        spot.dir.remove_file(spot.name)?;
+        Ok(None)
+    }
+
+    /// What is recorded of an object that this run made or rehashed, or that is published; `None` for any other.
+    fn trusted(&self, key: &ObjectKey) -> Result<Option<Recorded>> {
+        match self.known.get(key) {
+            Some(recorded) => Ok(Some(recorded)),
+            None => self.published.lookup(key),
+        }
+    }
+
+    fn is_intact(&self, key: &ObjectKey, name: &str, recorded: &Recorded) -> Result<bool> {
+        Ok(self.look(name)?.is_some_and(|stat| check::by_stat(&stat, key, Some(recorded)).is_ok()))
     }
 
     /// Whether an object is trusted and intact by one look.
     pub fn is_known(&self, key: &ObjectKey) -> Result<Option<Recorded>> {
-        let recorded = match self.known.get(key) {
-            Some(recorded) => Some(recorded),
-            None => self.published.lookup(key)?,
-        };
-        let Some(recorded) = recorded else { return Ok(None) };
-        let stat = self.look(&key.path())?;
-        Ok(stat.filter(|stat| check::by_stat(stat, key, Some(&recorded)).is_ok()).map(|_| recorded))
+        let Some(recorded) = self.trusted(key)? else { return Ok(None) };
+        Ok(self.is_intact(key, &key.path(), &recorded)?.then_some(recorded))
     }
 
     /// Puts bytes that are in memory, hashed to `content`, to a place.
@@ -181,7 +193,7 @@ impl Objects<'_> {
             spot.dir.remove_file(spot.name)?;
             return Ok(None);
         }
-        let size = crate::fsys::dir::stat_file(&made, || spot.path())?.size;
+        let size = crate::fsys::stat::stat_file(&made, || spot.path())?.size;
         let content =
             hash::map::private(&made, size, dress.threads).map_err(|error| Error::io("read", spot.path(), error))?;
         let key = ObjectKey { content, class: dress.sealed.class.clone() };
@@ -198,13 +210,15 @@ impl Objects<'_> {
         dress: Dress<'_>,
         spot: Spot<'_>,
     ) -> Result<Placed> {
-        if self.is_known(&key)?.is_some() {
-            spot.dir.remove_file(spot.name)?;
+        if self.trusted(&key)?.is_some() {
+            // Until it is clear that the object can be linked, the bytes are kept.
+            let aside = self.staging_name();
+            spot.dir.rename(spot.name, &self.staging, &aside)?;
             if let Some(placed) = self.place_known(&key, spot)? {
+                self.staging.remove_file(&aside)?;
                 return Ok(placed);
             }
-            // It vanished or changed in this instant; the bytes are gone with the file, so say so.
-            return Err(Error::corrupt("object", self.dir.path_of(key.path()), "it changed while it was being linked"));
+            self.staging.rename(&aside, spot.dir, spot.name)?;
         }
         self.finish(made, key, size, how, dress, spot)
     }
@@ -243,7 +257,11 @@ impl Objects<'_> {
     /// The name is taken. Either another thread or run was faster, or a crash left it, or it is damaged: it is looked
     /// at whole, used if it is right and replaced if it is not.
     fn settle(&self, key: ObjectKey, name: &str, ours: Recorded, how: How, spot: Spot<'_>) -> Result<Placed> {
-        if self.known.get(&key).is_none() {
+        let known = match self.known.get(&key) {
+            Some(recorded) => self.is_intact(&key, name, &recorded)?,
+            None => false,
+        };
+        if !known {
             match check::fully(&self.dir, name, &key, None) {
                 Ok(Ok(stat)) if stat.size == ours.size => {
                     self.known.insert(&key, Recorded { size: stat.size, mtime: stat.mtime });
@@ -294,7 +312,7 @@ impl Objects<'_> {
     }
 
     /// What stands under an object's name, if anything.
-    fn look(&self, name: &str) -> Result<Option<crate::fsys::Stat>> {
+    pub(super) fn look(&self, name: &str) -> Result<Option<crate::fsys::Stat>> {
         match self.dir.try_stat(name) {
             Err(error) if is_fan_missing(&error) => Ok(None),
             other => other,
@@ -302,7 +320,7 @@ impl Objects<'_> {
     }
 
     /// Makes the directory that an object's name lies in, in the place of whatever else is there.
-    fn make_fan(&self, name: &str) -> Result<()> {
+    pub(super) fn make_fan(&self, name: &str) -> Result<()> {
         let fan = &name[..2];
         if self.dir.try_stat(fan)?.is_some_and(|stat| stat.kind != crate::fsys::Kind::Directory) {
             tracing::warn!(fan, "replacing what stands in the place of a directory of objects");
@@ -313,19 +331,25 @@ impl Objects<'_> {
 
     /// Links an object to a place; rotates it where its link count is full, copies it where links cannot be made.
     /// `None` if there is no such object.
-    fn link_or_copy(&self, key: &ObjectKey, name: &str, spot: Spot<'_>) -> Result<Option<How>> {
+    pub(super) fn link_or_copy(&self, key: &ObjectKey, name: &str, spot: Spot<'_>) -> Result<Option<How>> {
         match self.dir.link(name, spot.dir, spot.name) {
             Ok(()) => Ok(Some(How::Linked)),
-            Err(error) if error.is_io(io::ErrorKind::NotFound) => Ok(None),
-            Err(error) if error.raw_os_error() == Some(libc::EMLINK) => {
-                self.link_rotated(key, name, spot)?;
-                Ok(Some(How::Linked))
-            }
-            Err(error) if self.may_copy(&error) => {
-                self.copy_out(key, name, spot)?;
-                Ok(Some(How::Copied))
-            }
-            Err(error) => Err(error),
+            Err(error) => self.link_otherwise(error, key, name, spot),
+        }
+    }
+
+    /// What is left when an object could not be linked for this reason.
+    fn link_otherwise(&self, error: Error, key: &ObjectKey, name: &str, spot: Spot<'_>) -> Result<Option<How>> {
+        if error.is_io(io::ErrorKind::NotFound) {
+            Ok(None)
+        } else if error.raw_os_error() == Some(libc::EMLINK) {
+            self.link_rotated(key, name, spot)?;
+            Ok(Some(How::Linked))
+        } else if self.may_copy(&error) {
+            self.copy_out(key, name, spot)?;
+            Ok(Some(How::Copied))
+        } else {
+            Err(error)
         }
     }
 
@@ -351,7 +375,7 @@ impl Objects<'_> {
     /// Copies an object to a place.
     fn copy_out(&self, key: &ObjectKey, name: &str, spot: Spot<'_>) -> Result<()> {
         let object = self.dir.open_file(name)?;
-        let stat = crate::fsys::dir::stat_file(&object, || self.dir.path_of(name))?;
+        let stat = crate::fsys::stat::stat_file(&object, || self.dir.path_of(name))?;
         let InodeClass { mode, uid, gid, .. } = key.class;
         let xattrs = file::xattrs(&object, || self.dir.path_of(name))?;
         let metadata = crate::model::Metadata { mode, uid, gid, xattrs };
@@ -454,27 +478,4 @@ impl Objects<'_> {
 /// Whether the directory that an object's name lies in is not there, or is none.
 fn is_fan_missing(error: &Error) -> bool {
     error.is_io(io::ErrorKind::NotFound) || error.is_io(io::ErrorKind::NotADirectory)
-}
-
-/// Tells a failure to write from a failure to read when both pass through one copy.
-struct Blamed<'a> {
-    file: &'a File,
-    failed: Option<io::Error>,
-}
-
-impl Write for Blamed<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.file.write(bytes) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                let raw = error.raw_os_error();
-                self.failed = Some(error);
-                Err(raw.map_or_else(|| io::Error::other("write failed"), io::Error::from_raw_os_error))
-            }
-            other => other,
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

@@ -35,7 +35,7 @@ impl Objects<'_> {
         let staged = self.staging_name();
         let path = || self.staging.path_of(&staged);
         let object = self.dir.open_file(name)?;
-        let stat = crate::fsys::dir::stat_file(&object, || self.dir.path_of(name))?;
+        let stat = crate::fsys::stat::stat_file(&object, || self.dir.path_of(name))?;
         let recorded = Recorded { size: stat.size, mtime: stat.mtime };
         let xattrs = file::xattrs(&object, || self.dir.path_of(name))?;
         if check::digest(&xattrs) != key.class.xattrs {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::switching::{self, BadVersions, Health, Verify, Warnings, health};
 use crate::error::{Error, Refusal, Result};
-use crate::model::{Action, Digest, Event, Role, Selector, VersionName};
+use crate::model::{Action, Digest, Event, Role, Selector, Trial, VersionName};
 use crate::observe::Observer;
 use crate::store::Store;
 use crate::store::survey::Survey;
@@ -57,41 +57,74 @@ pub struct Report {
 ///
 /// In all these cases nothing was changed.
 pub fn activate(store: &Store, selector: &Selector, options: &Options, observer: &dyn Observer) -> Result<Report> {
-    let start = Instant::now();
-    store.check_writable()?;
-    let survey = store.survey()?;
-    let target = survey.resolve(store, selector)?;
-    let digest = survey.digest(store, &target);
-    if survey.roles.version(Role::Current) == Some(&target) && survey.roles.current.is_plain() {
-        return Ok(Report {
-            from: Some(target.clone()),
-            to: target,
-            digest,
-            changed: false,
-            previous: survey.roles.version(Role::Previous).cloned(),
-            external_changes: Vec::new(),
-            warnings: Vec::new(),
-            elapsed: start.elapsed(),
-        });
-    }
     let warnings = Warnings::new(observer);
-    let activation = Activation { store, target, digest, options, warnings: &warnings, start };
-    activation.refuse_bad(&survey)?;
-    activation.check(&survey)?;
-    let report = activation.switch()?;
+    let activation = Activation::new(store, selector, options, &warnings)?;
+    let report = match activation.is_current() {
+        true => activation.unchanged(),
+        false => {
+            activation.check()?;
+            activation.switch(None)?
+        }
+    };
     Ok(Report { warnings: warnings.finish(), ..report })
 }
 
-struct Activation<'a> {
+/// A switch forward on its way.
+pub(super) struct Activation<'a> {
     store: &'a Store,
-    target: VersionName,
-    digest: Option<Digest>,
+    survey: Survey,
+    pub(super) target: VersionName,
+    pub(super) digest: Option<Digest>,
     options: &'a Options,
     warnings: &'a Warnings<'a>,
     start: Instant,
 }
 
-impl Activation<'_> {
+impl<'a> Activation<'a> {
+    /// Finds the version that is meant.
+    pub(super) fn new(
+        store: &'a Store,
+        selector: &Selector,
+        options: &'a Options,
+        warnings: &'a Warnings<'a>,
+    ) -> Result<Self> {
+        let start = Instant::now();
+        store.check_writable()?;
+        let survey = store.survey()?;
+        let target = survey.resolve(store, selector)?;
+        let digest = survey.digest(store, &target);
+        Ok(Self { store, survey, target, digest, options, warnings, start })
+    }
+
+    /// What is current.
+    pub(super) fn from(&self) -> Option<&VersionName> {
+        self.survey.roles.version(Role::Current)
+    }
+
+    /// Whether there is nothing to switch.
+    pub(super) fn is_current(&self) -> bool {
+        self.from() == Some(&self.target) && self.survey.roles.current.is_plain()
+    }
+
+    fn unchanged(&self) -> Report {
+        Report {
+            from: Some(self.target.clone()),
+            to: self.target.clone(),
+            digest: self.digest,
+            changed: false,
+            previous: self.survey.roles.version(Role::Previous).cloned(),
+            external_changes: Vec::new(),
+            warnings: Vec::new(),
+            elapsed: self.start.elapsed(),
+        }
+    }
+
+    /// Refuses a version that is bad or damaged.
+    pub(super) fn check(&self) -> Result<()> {
+        self.refuse_bad(&self.survey)?;
+        self.check_tree(&self.survey)
+    }
+
     fn refuse_bad(&self, survey: &Survey) -> Result<()> {
         let evidence = self.digest.and_then(|digest| survey.marks.bad(&digest));
         match evidence {
@@ -108,7 +141,7 @@ impl Activation<'_> {
         }
     }
 
-    fn check(&self, survey: &Survey) -> Result<()> {
+    fn check_tree(&self, survey: &Survey) -> Result<()> {
         match health(self.store, survey, &self.target, self.options.verify, self.warnings)? {
             Health::Sound | Health::Skipped => Ok(()),
             Health::Unmanaged => {
@@ -127,11 +160,16 @@ impl Activation<'_> {
         }
     }
 
-    fn switch(&self) -> Result<Report> {
+    /// Switches. A trial that this belongs to must still be open; without one, any other ends: somebody took matters in
+    /// hand.
+    pub(super) fn switch(&self, trial: Option<&Trial>) -> Result<Report> {
         let refs = self.store.refs()?;
         let locked = refs.lock(self.store.settings().lock_timeout)?;
         locked.recover()?;
         let before = locked.read()?;
+        if let Some(trial) = trial {
+            self.store.expect_trial(&locked, &trial.id, trial.from.as_ref())?;
+        }
         let switch = locked.activate(&self.target)?;
         let synced = switch.sync(self.store.clock(), self.warnings);
         let (from, changed) = (switch.from.clone(), switch.changed);
@@ -151,6 +189,9 @@ impl Activation<'_> {
         if !events.is_empty() {
             switching::record(self.store, events, self.warnings);
         }
+        if trial.is_none() && changed {
+            switching::end_trial(self.store, &locked, self.warnings);
+        }
         synced?;
         Ok(Report {
             from,
@@ -162,5 +203,15 @@ impl Activation<'_> {
             warnings: Vec::new(),
             elapsed: self.start.elapsed(),
         })
+    }
+}
+
+/// What happened, in a sentence.
+pub fn sentence(report: &Report) -> String {
+    let Report { from, to, .. } = report;
+    match (report.changed, from) {
+        (false, _) => format!("{to} is current already"),
+        (true, Some(from)) => format!("current is now {to} (was {from})"),
+        (true, None) => format!("current is now {to}"),
     }
 }

@@ -4,6 +4,7 @@ use crate::error::{Error, Refusal, Result};
 use crate::model::event::Evidence;
 use crate::model::{Action, Digest, Event, Role, Selector, VersionName};
 use crate::store::Store;
+use crate::store::trial::Found;
 
 /// Which version, and why.
 #[derive(Debug, Clone, Default)]
@@ -50,5 +51,19 @@ pub fn confirm(store: &Store, options: &Options) -> Result<Report> {
         let event = Event::about(Action::Confirm, &version, Some(digest));
         store.record(vec![Event { reason: options.reason.clone(), outcome: "done".into(), ..event }])?;
     }
+    end_trial_of(store, &version)?;
     Ok(Report { version, digest, was_bad: standing.bad, changed })
+}
+
+/// Nothing is left to be tried of a version that was accepted.
+fn end_trial_of(store: &Store, version: &VersionName) -> Result<()> {
+    let of_it = |found: Found| found.open().is_some_and(|trial| trial.current == *version);
+    if of_it(store.trial()?) {
+        let refs = store.refs()?;
+        let locked = refs.lock(store.settings().lock_timeout)?;
+        if of_it(store.trial()?) {
+            store.end_trial(&locked)?;
+        }
+    }
+    Ok(())
 }

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Write};
 
 use crate::error::{Error, Result};
-use crate::fsys::dir::stat_file;
+use crate::fsys::stat::stat_file;
 use crate::fsys::{Dir, Kind};
 use crate::hash::{self, Threads};
 use crate::layout;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::footprint::{Footprints, Scope};
-use super::inventory::Inventory;
+use super::inventory::{Contents, Inventory};
 use crate::error::{Error, Result};
 use crate::model::{ContentId, VersionName};
 use crate::observe::Observer;
@@ -81,7 +81,7 @@ pub struct Report {
 /// refuses: objects are seen by the store's owner and root only.
 pub fn du(store: &Store, names: &[VersionName], observer: &dyn Observer) -> Result<Report> {
     let marks = store.history()?.present()?.marks;
-    let inventory = Inventory::take(store, marks, observer)?;
+    let inventory = Inventory::take(store, marks, Contents::read(store, observer)?)?;
     if let Some(name) = names.iter().find(|name| !inventory.versions.contains_key(*name)) {
         return Err(Error::NotFound { what: "version", name: name.to_string() });
     }

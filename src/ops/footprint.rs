@@ -5,12 +5,15 @@
 //! inode whose names are all among them gives back `st_blocks` x 512, once, however many names it has. A directory
 //! has no second name.
 //!
+//! A name of an object that stays gives back nothing, and one of an object that may go was measured with the object:
+//! directories tell the inode numbers of what is in them, so most files of a tree are not looked at.
+//!
 //! Not counted: inodes that a process holds (they come back when it lets go), directories that shrink. An extended
 //! attribute block that several inodes share (ext4) is counted for each. Where files may share blocks with others, the
 //! result is an upper bound, and [`Footprints::may_share_blocks`] says so.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -18,7 +21,8 @@ use super::inventory::Inventory;
 use crate::error::Result;
 use crate::fsys::{Dir, Kind, Stat, system};
 use crate::layout;
-use crate::model::{EntryName, ObjectKey, VersionName};
+use crate::model::{ObjectKey, VersionName};
+use crate::object::sweep::{self, Fan, Swept};
 use crate::observe::{self, Observer};
 use crate::store::Store;
 use crate::store::recover::Leftovers;
@@ -26,7 +30,6 @@ use crate::store::recover::Leftovers;
 /// An inode that something to be removed has a name of.
 #[derive(Debug, Clone, Copy)]
 struct Inode {
-    number: u64,
     allocated_bytes: u64,
     links: u64,
     held: bool,
@@ -35,17 +38,35 @@ struct Inode {
 /// Names and directories of one thing that may be removed.
 #[derive(Debug, Default)]
 pub(super) struct Footprint {
-    /// One inode (by position) per name.
+    /// One inode (by position) per name, but for names of objects that stay.
     names: Vec<u32>,
     directory_bytes: u64,
+    /// Inodes that processes hold, among all that is there.
+    held: Vec<u64>,
 }
 
 /// What was found below a directory.
 #[derive(Default)]
 struct Found {
+    /// Names of inodes that were measured before.
+    measured: Vec<u32>,
     files: Vec<Stat>,
     directory_bytes: u64,
-    directories: Vec<u64>,
+    held: Vec<u64>,
+}
+
+impl Found {
+    fn with(mut self, mut other: Self) -> Self {
+        // The shorter list is moved, so that gathering many costs little.
+        if self.files.len() + self.measured.len() < other.files.len() + other.measured.len() {
+            std::mem::swap(&mut self, &mut other);
+        }
+        self.measured.extend(other.measured);
+        self.files.extend(other.files);
+        self.held.extend(other.held);
+        self.directory_bytes += other.directory_bytes;
+        self
+    }
 }
 
 /// An object that may go, or that goes anyhow.
@@ -60,14 +81,18 @@ pub(super) struct Footprints {
     inodes: Vec<Inode>,
     index: HashMap<(u64, u64), u32>,
     versions: BTreeMap<VersionName, Footprint>,
-    /// Versions whose trees hold directories that processes elsewhere work in, by directory inode.
-    directories: BTreeMap<VersionName, Vec<u64>>,
     leftovers: Footprint,
     objects: Vec<Object>,
     orphans: u64,
     /// What is in `objects/` and is no object.
     garbage: Footprint,
     held: HashSet<u64>,
+    /// Everything in `objects/` that may go.
+    fans: Vec<Fan>,
+    /// Inodes of objects that stay.
+    staying: HashSet<u64>,
+    /// The file system of `objects/`, if its directories number their entries as inodes are numbered.
+    numbered: Option<u64>,
     pub(super) may_share_blocks: bool,
 }
 
@@ -106,29 +131,32 @@ impl Footprints {
             inodes: Vec::new(),
             index: HashMap::new(),
             versions: BTreeMap::new(),
-            directories: BTreeMap::new(),
             leftovers: Footprint::default(),
             objects: Vec::new(),
             orphans: 0,
             garbage: Footprint::default(),
             held: inventory.holds.iter().map(|hold| hold.inode).collect(),
+            fans: Vec::new(),
+            staying: HashSet::new(),
+            numbered: None,
             may_share_blocks: system::may_share_blocks(store.versions())?,
         };
+        footprints.measure_objects(store, inventory, chosen, observer)?;
         let manifests = store.dir().open_dir(layout::MANIFESTS)?;
         for name in chosen {
-            let mut found = store.in_pool(|| below(store.versions(), name.as_ref(), observer))??;
+            let look = Look { footprints: &footprints, observer };
+            let mut found = store.in_pool(|| look.below(store.versions(), name.as_ref()))??;
             found.files.extend(manifests.try_stat(name)?);
-            footprints.directories.insert(name.clone(), std::mem::take(&mut found.directories));
-            let footprint = footprints.add(&found);
+            let footprint = footprints.add(found);
             footprints.versions.insert(name.clone(), footprint);
         }
         for (dir, name) in &leftovers.names {
-            let found = store.in_pool(|| below(dir, name, observer))??;
-            let footprint = footprints.add(&found);
+            let look = Look { footprints: &footprints, observer };
+            let found = store.in_pool(|| look.below(dir, name))??;
+            let footprint = footprints.add(found);
             footprints.leftovers.names.extend(footprint.names);
             footprints.leftovers.directory_bytes += footprint.directory_bytes;
         }
-        footprints.measure_objects(store, inventory, chosen, observer)?;
         Ok(footprints)
     }
 
@@ -142,56 +170,80 @@ impl Footprints {
     ) -> Result<()> {
         let outside = inventory.references_without(chosen);
         let stays = |key: &ObjectKey| inventory.keys.get(key).is_some_and(|object| outside[*object as usize] > 0);
-        let seen: Mutex<Vec<(Option<Option<u32>>, Found)>> = Mutex::default();
         let objects = store.objects_dir()?;
-        store.in_pool(|| {
-            crate::object::sweep::dead(&objects, &stays, observer, &|dir, name, key, stat| {
-                let found = match stat.kind {
-                    Kind::Directory => below(dir, name, observer)?,
-                    _ => Found { files: vec![*stat], ..Found::default() },
+        self.fans = store.in_pool(|| sweep::look(&objects, &stays, observer))??;
+        self.numbered = self.fans.first().and_then(|fan| fan.numbered);
+        if self.fans.iter().any(|fan| fan.numbered != self.numbered) {
+            self.numbered = None;
+        }
+        for fan in &mut self.fans {
+            self.staying.extend(std::mem::take(&mut fan.live));
+        }
+        let fans = std::mem::take(&mut self.fans);
+        for fan in &fans {
+            for dead in &fan.dead {
+                let found = match dead.stat.kind {
+                    Kind::Directory => {
+                        let dir =
+                            if fan.name.is_empty() { objects.try_clone()? } else { objects.open_dir(&fan.name)? };
+                        let look = Look { footprints: self, observer };
+                        store.in_pool(|| look.below(&dir, &dead.name))??
+                    }
+                    _ => Found { files: vec![dead.stat], ..Found::default() },
                 };
-                let known = key.map(|key| inventory.keys.get(key).copied());
-                seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((known, found));
-                Ok(())
-            })
-        })??;
-        for (known, found) in seen.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            let footprint = self.add(&found);
-            match (known, footprint.names.as_slice()) {
-                (Some(known), [inode]) if footprint.directory_bytes == 0 => {
-                    self.orphans += u64::from(known.is_none());
-                    self.objects.push(Object { inode: *inode, known });
-                }
-                _ => {
-                    self.garbage.names.extend(footprint.names);
-                    self.garbage.directory_bytes += footprint.directory_bytes;
+                let footprint = self.add(found);
+                match (&dead.key, footprint.names.as_slice()) {
+                    (Some(key), [inode]) if dead.stat.kind != Kind::Directory => {
+                        let known = inventory.keys.get(key).copied();
+                        self.orphans += u64::from(known.is_none());
+                        self.objects.push(Object { inode: *inode, known });
+                    }
+                    _ => {
+                        self.garbage.names.extend(footprint.names);
+                        self.garbage.directory_bytes += footprint.directory_bytes;
+                    }
                 }
             }
         }
+        self.fans = fans;
         Ok(())
     }
 
-    fn add(&mut self, found: &Found) -> Footprint {
-        let mut footprint = Footprint { names: Vec::new(), directory_bytes: found.directory_bytes };
-        for stat in &found.files {
+    /// Removes the measured objects to which only these versions refer; with what goes anyhow, everything else that
+    /// was measured in `objects/`. Runs on the thread pool it is called from.
+    pub(super) fn sweep(
+        &self,
+        objects: &Dir,
+        inventory: &Inventory,
+        names: &[VersionName],
+        scope: Scope,
+    ) -> Result<Swept> {
+        let left = inventory.references_without(names);
+        sweep::remove(objects, &self.fans, &|dead| match dead.key.as_ref().and_then(|key| inventory.keys.get(key)) {
+            Some(object) => left[*object as usize] == 0,
+            None => scope == Scope::WithWhatGoesAnyhow,
+        })
+    }
+
+    fn add(&mut self, found: Found) -> Footprint {
+        let Found { measured: mut names, files, directory_bytes, held } = found;
+        for stat in &files {
             let next = u32::try_from(self.inodes.len()).expect("a file system has fewer than four billion inodes here");
             let at = *self.index.entry((stat.device, stat.inode)).or_insert(next);
             if at == next {
                 let held = self.held.contains(&stat.inode);
-                let Stat { inode: number, allocated_bytes, links, .. } = *stat;
-                self.inodes.push(Inode { number, allocated_bytes, links, held });
+                let Stat { allocated_bytes, links, .. } = *stat;
+                self.inodes.push(Inode { allocated_bytes, links, held });
             }
-            footprint.names.push(at);
+            names.push(at);
         }
-        footprint
+        Footprint { names, directory_bytes, held }
     }
 
     /// Measured versions that hold one of these inodes, with what was said of it.
     pub(super) fn holders<'a>(&'a self, held: &'a HashMap<u64, String>) -> impl Iterator<Item = (VersionName, String)> {
         self.versions.iter().flat_map(move |(name, footprint)| {
-            let files = footprint.names.iter().map(|at| self.inodes[*at as usize].number);
-            let directories = self.directories.get(name).into_iter().flatten().copied();
-            let users: HashSet<&String> = files.chain(directories).filter_map(|inode| held.get(&inode)).collect();
+            let users: HashSet<&String> = footprint.held.iter().filter_map(|inode| held.get(inode)).collect();
             users.into_iter().map(|user| (name.clone(), user.clone())).collect::<Vec<_>>()
         })
     }
@@ -280,42 +332,96 @@ impl Going {
     }
 }
 
-/// Looks at everything that a removal of `name` would remove. What vanishes meanwhile is passed over; other mounts are
-/// not entered. Runs on the thread pool it is called from.
-fn below(parent: &Dir, name: &[u8], observer: &dyn Observer) -> Result<Found> {
-    let mut found = Found::default();
-    let Some(stat) = parent.try_stat(name)? else { return Ok(found) };
-    if stat.kind != Kind::Directory {
-        found.files.push(stat);
-        return Ok(found);
-    }
-    let Some(top) = enter(parent, name)? else { return Ok(found) };
-    // The directories of the top are shared out among threads; each goes down alone.
-    let mut inner = Vec::new();
-    look(top, &stat, observer, &mut found, &mut inner)?;
-    let parts = inner.into_par_iter().map(|below| {
-        let (mut found, mut stack) = (Found::default(), vec![below]);
-        // A directory is opened when its turn comes, so that a wide one does not take as many handles.
-        while let Some(Below { parent, name, stat }) = stack.pop() {
-            if let Some(dir) = enter(&parent, name.as_bytes())? {
-                look(dir, &stat, observer, &mut found, &mut stack)?;
-            }
-        }
-        Ok(found)
-    });
-    for part in parts.collect::<Result<Vec<Found>>>()? {
-        found.files.extend(part.files);
-        found.directories.extend(part.directories);
-        found.directory_bytes += part.directory_bytes;
-    }
-    Ok(found)
+/// Directories deeper than this are looked at by one thread, to keep the stack small whatever the tree's depth.
+const PARALLEL_DEPTH: usize = 64;
+
+/// How trees are looked at.
+struct Look<'a> {
+    footprints: &'a Footprints,
+    observer: &'a dyn Observer,
 }
 
 /// A directory that is still to be looked at.
 struct Below {
     parent: Arc<Dir>,
-    name: EntryName,
-    stat: Stat,
+    name: Box<[u8]>,
+}
+
+impl Look<'_> {
+    /// Looks at everything that a removal of `name` would remove. What vanishes meanwhile is passed over; other mounts
+    /// are not entered. Runs on the thread pool it is called from.
+    fn below(&self, parent: &Dir, name: &[u8]) -> Result<Found> {
+        let mut found = Found::default();
+        let Some(stat) = parent.try_stat(name)? else { return Ok(found) };
+        if stat.kind != Kind::Directory {
+            self.file(stat, &mut found);
+            return Ok(found);
+        }
+        match enter(parent, name)? {
+            Some(top) => self.tree(top, 0),
+            None => Ok(found),
+        }
+    }
+
+    /// Takes in a directory and everything below it, its directories side by side; below a certain depth one after the
+    /// other, which takes no stack.
+    fn tree(&self, dir: Dir, depth: usize) -> Result<Found> {
+        let (mut found, mut inner) = (Found::default(), Vec::new());
+        self.directory(dir, &mut found, &mut inner)?;
+        if depth < PARALLEL_DEPTH {
+            let below = |Below { parent, name }| match enter(&parent, &name)? {
+                Some(dir) => self.tree(dir, depth + 1),
+                None => Ok(Found::default()),
+            };
+            let parts =
+                inner.into_par_iter().map(below).try_reduce(Found::default, |one, other| Ok(one.with(other)))?;
+            return Ok(found.with(parts));
+        }
+        // A directory is opened when its turn comes, so that a wide one does not take as many handles.
+        while let Some(Below { parent, name }) = inner.pop() {
+            if let Some(dir) = enter(&parent, &name)? {
+                self.directory(dir, &mut found, &mut inner)?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes in a directory and its names, and adds the directories in it to what is still to be looked at.
+    fn directory(&self, mut dir: Dir, found: &mut Found, stack: &mut Vec<Below>) -> Result<()> {
+        observe::check(self.observer)?;
+        let all = self.footprints;
+        let stat = dir.stat_self()?;
+        found.directory_bytes += stat.allocated_bytes;
+        found.held.extend(all.held.contains(&stat.inode).then_some(stat.inode));
+        let numbered = all.numbered == Some(stat.device);
+        let mut directories: Vec<Box<[u8]>> = Vec::new();
+        dir.list(|dir, item| {
+            match item.kind {
+                Kind::Directory => directories.push(item.name.into()),
+                Kind::File if numbered && all.staying.contains(&item.inode) => {
+                    found.held.extend(all.held.contains(&item.inode).then_some(item.inode));
+                }
+                Kind::File if numbered && all.index.contains_key(&(stat.device, item.inode)) => {
+                    found.held.extend(all.held.contains(&item.inode).then_some(item.inode));
+                    found.measured.push(all.index[&(stat.device, item.inode)]);
+                }
+                _ => match dir.try_stat(item.name)? {
+                    Some(stat) if stat.kind == Kind::Directory => directories.push(item.name.into()),
+                    Some(stat) => self.file(stat, found),
+                    None => {}
+                },
+            }
+            Ok(())
+        })?;
+        let parent = Arc::new(dir);
+        stack.extend(directories.into_iter().map(|name| Below { parent: Arc::clone(&parent), name }));
+        Ok(())
+    }
+
+    fn file(&self, stat: Stat, found: &mut Found) {
+        found.held.extend(self.footprints.held.contains(&stat.inode).then_some(stat.inode));
+        found.files.push(stat);
+    }
 }
 
 fn enter(parent: &Dir, name: &[u8]) -> Result<Option<Dir>> {
@@ -324,22 +430,4 @@ fn enter(parent: &Dir, name: &[u8]) -> Result<Option<Dir>> {
         Err(error) if error.is_io(NotFound) || error.is_io(CrossesDevices) => Ok(None),
         other => other.map(Some),
     }
-}
-
-/// Takes in a directory and its names, and adds the directories in it to what is still to be looked at.
-fn look(dir: Dir, stat: &Stat, observer: &dyn Observer, found: &mut Found, stack: &mut Vec<Below>) -> Result<()> {
-    observe::check(observer)?;
-    found.directory_bytes += stat.allocated_bytes;
-    found.directories.push(stat.inode);
-    let dir = Arc::new(dir);
-    for item in dir.items()? {
-        match dir.try_stat(&item.name)? {
-            Some(stat) if stat.kind == Kind::Directory => {
-                stack.push(Below { parent: Arc::clone(&dir), name: item.name, stat });
-            }
-            Some(stat) => found.files.push(stat),
-            None => {}
-        }
-    }
-    Ok(())
 }

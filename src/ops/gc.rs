@@ -21,9 +21,8 @@ use super::footprint::{Anyhow, Footprints, Scope};
 use super::inventory::{Inventory, refuse_doubt};
 use crate::error::{Error, Result};
 use crate::model::retention::{self, Plan, Policy, Reason};
-use crate::model::{Action, Event, ObjectKey, VersionName};
-use crate::object;
-use crate::observe::{Observer, Silent, Stage, Work};
+use crate::model::{Action, Event, VersionName};
+use crate::observe::{Observer, Stage, Work};
 use crate::store::recover::Leftovers;
 use crate::store::removal::TakenOut;
 use crate::store::{ExclusiveStore, Store};
@@ -88,12 +87,12 @@ pub fn gc(store: &Store, policy: &Policy, mode: Mode, observer: &dyn Observer) -
         let _ = retention::plan(&[], policy, &mut |_| Ok(0))?;
     }
     let locked = store.exclude()?;
-    let mut marks = refuse_doubt(store)?;
+    let (mut marks, contents) = refuse_doubt(store, observer)?;
     if mode == Mode::Remove {
         locked.as_shared().settle_all()?;
         marks = store.history()?.present()?.marks;
     }
-    let mut inventory = Inventory::take(store, marks, observer)?;
+    let mut inventory = Inventory::take(store, marks, contents)?;
     let leftovers = locked.as_shared().leftovers()?;
     let footprints = measure_removable(store, &mut inventory, policy, &leftovers, observer)?;
     let plan = retention::plan(&inventory.candidates(), policy, &mut |names| {
@@ -124,7 +123,7 @@ pub fn gc(store: &Store, policy: &Policy, mode: Mode, observer: &dyn Observer) -
     report.freed_bytes = footprints.freed(&inventory, &removed, Scope::WithWhatGoesAnyhow);
     report.elapsed = start.elapsed();
     if mode == Mode::Remove {
-        sweep(&locked, &inventory, &removed, Scope::WithWhatGoesAnyhow)?;
+        sweep(&locked, &inventory, &footprints, &removed, Scope::WithWhatGoesAnyhow)?;
         if !removed.is_empty() {
             record(&locked, &report)?;
         }
@@ -216,16 +215,12 @@ pub(super) fn remove_one(locked: &ExclusiveStore<'_>, inventory: &Inventory, nam
 pub(super) fn sweep(
     locked: &ExclusiveStore<'_>,
     inventory: &Inventory,
+    footprints: &Footprints,
     removed: &[VersionName],
     scope: Scope,
 ) -> Result<()> {
-    let left = inventory.references_without(removed);
-    let live = |key: &ObjectKey| match inventory.keys.get(key) {
-        Some(object) => left[*object as usize] > 0,
-        None => scope == Scope::Versions,
-    };
     let objects = locked.objects_dir()?;
-    let swept = locked.in_pool(|| object::sweep::sweep(&objects, &live, &Silent))??;
+    let swept = locked.in_pool(|| footprints.sweep(&objects, inventory, removed, scope))??;
     tracing::debug!(objects = swept.objects, "swept");
     if !removed.is_empty() {
         locked.index_removed();

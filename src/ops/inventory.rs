@@ -4,22 +4,24 @@
 //! **Invariant:** nothing is planned in doubt. A manifest that cannot be read, or a history that cannot be trusted, is
 //! a refusal: what they would have said might have kept a version or an object.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::BuildHasherDefault;
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
 use crate::error::{Error, Refusal, Result};
-use crate::fsys::held::{Hold, held_on};
+use crate::fsys::held::Hold;
 use crate::fsys::mounts::mounts_below;
-use crate::fsys::process::uses_below;
+use crate::fsys::process::{Use, processes};
 use crate::history::State;
 use crate::layout;
+use crate::model::metadata::KeyHasher;
 use crate::model::retention::Candidate;
 use crate::model::{Digest, Facts, Marks, ObjectKey, Role, VersionName};
 use crate::observe::{self, Observer, Stage};
 use crate::refs::Roles;
 use crate::store::Store;
-use crate::store::published::object_of;
 use crate::store::removal::{Trashed, user, users, wanting};
 
 /// One published version.
@@ -30,10 +32,20 @@ pub(super) struct Version {
     pub(super) objects: Vec<u32>,
 }
 
+/// What all manifests say, each read once.
+#[derive(Default)]
+pub(super) struct Contents {
+    versions: BTreeMap<VersionName, Version>,
+    keys: Keys,
+}
+
+/// Objects by their keys, numbered.
+type Keys = HashMap<ObjectKey, u32, BuildHasherDefault<KeyHasher>>;
+
 /// All versions and all objects that they refer to.
 pub(super) struct Inventory {
     pub(super) versions: BTreeMap<VersionName, Version>,
-    pub(super) keys: HashMap<ObjectKey, u32>,
+    pub(super) keys: Keys,
     /// By object: how many versions refer to it.
     pub(super) references: Vec<u32>,
     pub(super) marks: Marks,
@@ -47,8 +59,8 @@ pub(super) struct Inventory {
     versions_path: Vec<u8>,
 }
 
-/// Refuses while manifests or history cannot be trusted.
-pub(super) fn refuse_doubt(store: &Store) -> Result<Marks> {
+/// Reads manifests and history; refuses while they cannot be trusted.
+pub(super) fn refuse_doubt(store: &Store, observer: &dyn Observer) -> Result<(Marks, Contents)> {
     let reading = store.history()?.read()?;
     let doubt = |detail: String| {
         Error::refused_with(
@@ -64,66 +76,98 @@ pub(super) fn refuse_doubt(store: &Store) -> Result<Marks> {
         }
         _ => return Err(doubt("the history is missing".into())),
     }
-    let manifests = store.manifests()?;
-    let names = manifests.names()?;
-    let check = |name: &VersionName| match manifests.read(name) {
+    // Without it nobody knows which objects the version needs. (One whose tree is gone as well needs none.)
+    let names = store.manifests()?.names()?;
+    for name in reading.marks.versions.keys().filter(|name| !names.contains(name)) {
+        if store.has_tree(name)? {
+            return Err(doubt(format!("the manifest of {name} is gone")));
+        }
+    }
+    match Contents::read(store, observer) {
         Err(error @ Error::Corrupt { .. }) => Err(doubt(error.to_string())),
-        other => other.map(drop),
-    };
-    store.in_pool(|| names.par_iter().try_for_each(check))??;
-    Ok(reading.marks)
+        other => other.map(|contents| (reading.marks, contents)),
+    }
+}
+
+impl Contents {
+    /// Reads all manifests, side by side on the store's threads.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] for one that cannot be trusted.
+    pub(super) fn read(store: &Store, observer: &dyn Observer) -> Result<Self> {
+        observer.stage(Stage::Scan, None);
+        let manifests = store.manifests()?;
+        let names = manifests.names()?;
+        let contents: Mutex<Self> = Mutex::default();
+        store.in_pool(|| {
+            names.par_iter().try_for_each(|name| {
+                observe::check(observer)?;
+                let mut keys = Vec::new();
+                let (facts, digest) = manifests.each_object(name, |key, _, _| keys.push(key))?;
+                contents.lock().unwrap_or_else(PoisonError::into_inner).add(facts, digest, keys);
+                Ok(())
+            })
+        })??;
+        Ok(contents.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&mut self, facts: Facts, digest: Digest, keys: Vec<ObjectKey>) {
+        let number = |key| {
+            let next = u32::try_from(self.keys.len()).expect("a store has fewer than four billion objects");
+            *self.keys.entry(key).or_insert(next)
+        };
+        let mut objects: Vec<u32> = keys.into_iter().map(number).collect();
+        objects.sort_unstable();
+        objects.dedup();
+        objects.shrink_to_fit();
+        self.versions.insert(facts.name.clone(), Version { facts, digest, objects });
+    }
 }
 
 impl Inventory {
     /// Takes the inventory. The caller holds the lock alone, unless it only looks.
     ///
     /// Versions whose directory is neither in `versions/` nor wanted by a role count as gone: the command that removes
-    /// settles that first, and the one that only looks says what it would do.
-    pub(super) fn take(store: &Store, marks: Marks, observer: &dyn Observer) -> Result<Self> {
-        observer.stage(Stage::Scan, None);
+    /// settles that first, and the one that only looks says what it would do. So do those whose manifest went since
+    /// `contents` was read.
+    pub(super) fn take(store: &Store, marks: Marks, mut contents: Contents) -> Result<Self> {
+        let (roles, manifests) = (store.refs()?.read()?, store.manifests()?);
+        let names = manifests.names()?;
+        for name in &names {
+            // One that is not known would leave its objects without a reference.
+            if !contents.versions.contains_key(name) {
+                let mut keys = Vec::new();
+                let (facts, digest) = manifests.each_object(name, |key, _, _| keys.push(key))?;
+                contents.add(facts, digest, keys);
+            }
+        }
+        let Contents { versions: mut read, keys } = contents;
+        let (mut versions, mut references) = (BTreeMap::new(), vec![0; keys.len()]);
+        for name in names {
+            let there = store.versions().try_stat(&name)?.is_some() || !wanting(&roles, &name).is_empty();
+            if let Some(version) = read.remove(&name).filter(|_| there) {
+                for object in &version.objects {
+                    references[*object as usize] += 1;
+                }
+                versions.insert(name, version);
+            }
+        }
         let versions_path = store.versions().real_path()?;
         let mut inventory = Self {
-            versions: BTreeMap::new(),
-            keys: HashMap::new(),
-            references: Vec::new(),
+            versions,
+            keys,
+            references,
             marks,
-            roles: store.refs()?.read()?,
+            roles,
             hidden_processes: 0,
-            holds: held_on(store.versions().stat_self()?.device),
+            holds: Vec::new(),
             uses: BTreeMap::new(),
             trial: store.dir().try_read(layout::TRIAL)?,
             versions_path: std::os::unix::ffi::OsStrExt::as_bytes(versions_path.as_os_str()).to_vec(),
         };
-        let manifests = store.manifests()?;
-        for name in manifests.names()? {
-            observe::check(observer)?;
-            if store.versions().try_stat(&name)?.is_some() || !wanting(&inventory.roles, &name).is_empty() {
-                inventory.add(&manifests.read(&name)?);
-            }
-        }
         inventory.find_users(store)?;
         Ok(inventory)
-    }
-
-    fn add(&mut self, manifest: &crate::model::Manifest) {
-        let mut seen = HashSet::new();
-        let walked = manifest.walk(|_, entry, placement| {
-            if let Some((key, _)) = placement.and_then(|placement| object_of(manifest, entry, placement)) {
-                let next = u32::try_from(self.keys.len()).expect("a store has fewer than four billion objects");
-                seen.insert(*self.keys.entry(key).or_insert(next));
-            }
-            Ok::<(), std::convert::Infallible>(())
-        });
-        match walked {
-            Ok(()) => {}
-        }
-        self.references.resize(self.keys.len(), 0);
-        for object in &seen {
-            self.references[*object as usize] += 1;
-        }
-        let version =
-            Version { facts: manifest.facts.clone(), digest: manifest.digest(), objects: seen.into_iter().collect() };
-        self.versions.insert(manifest.facts.name.clone(), version);
     }
 
     /// By object: how many versions but these refer to it.
@@ -139,13 +183,14 @@ impl Inventory {
     /// Finds the processes and mounts that use versions by their paths. A process that still works in the tree whose
     /// place an adopted one took uses that version.
     fn find_users(&mut self, store: &Store) -> Result<()> {
-        let path = store.versions().real_path()?;
-        let found = uses_below(&path);
+        let (path, trash) = (store.versions().real_path()?, store.trash_dir()?.real_path()?);
+        let found = processes(&[&path, &trash], Some(store.versions().stat_self()?.device));
         self.hidden_processes = found.hidden as u64;
-        let mut uses = found.uses;
-        for used in store.uses_of_trash()?.uses {
+        self.holds = found.holds;
+        let [mut uses, in_trash] = <[_; 2]>::try_from(found.uses).unwrap_or_default();
+        for used in in_trash {
             let version = Trashed::parse(used.name.as_bytes()).and_then(|trashed| entry_name(&trashed.version));
-            uses.extend(version.map(|name| crate::fsys::process::Use { name, ..used }));
+            uses.extend(version.map(|name| Use { name, ..used }));
         }
         let mounts = mounts_below(&path);
         for name in self.versions.keys() {

@@ -22,6 +22,8 @@ pub enum State {
     DamagedManifest,
     /// Its directory is gone.
     MissingTree,
+    /// A repair found something in it damaged that it could not mend.
+    Damaged,
     /// Held to be bad.
     Bad,
     /// Passed its checks, or was confirmed.
@@ -37,6 +39,7 @@ impl State {
             Self::Unmanaged => "unmanaged",
             Self::DamagedManifest => "damaged-manifest",
             Self::MissingTree => "missing-tree",
+            Self::Damaged => "damaged",
             Self::Bad => "bad",
             Self::Good => "good",
             Self::Unconfirmed => "unconfirmed",
@@ -181,6 +184,7 @@ impl Around {
             () if !has_manifest => State::Unmanaged,
             () if indexed.is_none() => State::DamagedManifest,
             () if !has_tree => State::MissingTree,
+            () if self.marks.damaged.contains_key(name) => State::Damaged,
             () if standing.bad.is_some() => State::Bad,
             () if standing.good => State::Good,
             () => State::Unconfirmed,

@@ -67,14 +67,14 @@ pub fn check_name_is_free(store: &SharedStore<'_>, name: &VersionName) -> Result
 /// # Errors
 ///
 /// [`Error::Refused`] if the contents differ.
-pub fn same_or_refused(existing: &Manifest, digest: Digest) -> Result<Outcome> {
-    let name = &existing.facts.name;
-    if existing.digest() == digest {
-        return Ok(Outcome::AlreadyThere { import_number: existing.facts.import_number });
+pub fn same_or_refused((facts, existing): &(Facts, Digest), digest: Digest) -> Result<Outcome> {
+    let name = &facts.name;
+    if *existing == digest {
+        return Ok(Outcome::AlreadyThere { import_number: facts.import_number });
     }
     Err(Error::refused_with(
         Refusal::Exists,
-        format!("{name} exists with another content: {} instead of {}", existing.digest().short(), digest.short()),
+        format!("{name} exists with another content: {} instead of {}", existing.short(), digest.short()),
         format!(
             "give the new content a name of its own, or look at the difference with: tope-store diff {name} SOURCE"
         ),
@@ -94,22 +94,28 @@ pub fn publish(
     store: &SharedStore<'_>,
     run: &Run,
     draft: Draft,
-    seed: &dyn Fn(&Draft) -> Result<()>,
-    meanwhile: &dyn Fn(),
+    seed: &dyn Fn(&Manifest) -> Result<()>,
+    meanwhile: &(dyn Fn() + Sync),
 ) -> Result<Outcome> {
-    sync_and_index(store, run, &draft, meanwhile)?;
+    // Almost always nobody else imports meanwhile, and this is the number.
+    let facts = Facts { import_number: store.next_import_number()?, ..draft.facts };
+    let mut manifest = Manifest { facts, root: draft.root, trees: draft.trees, placements: draft.placements };
+    let mut encoded = sync_and_index(store, run, &manifest, meanwhile)?;
     let publishing = store.publish_lock()?;
     let manifests = store.manifests()?;
-    let name = draft.facts.name.clone();
+    let name = manifest.facts.name.clone();
     if manifests.stat(&name)?.is_some() {
-        return same_or_refused(&manifests.read(&name)?, Digest(draft.root));
+        return same_or_refused(&manifests.facts(&name)?, manifest.digest());
     }
     check_name_is_free(store, &name)?;
-    seed(&draft)?;
+    seed(&manifest)?;
     let import_number = store.next_import_number()?;
-    let facts = Facts { import_number, ..draft.facts };
-    let manifest = Manifest { facts, root: draft.root, trees: draft.trees, placements: draft.placements };
-    manifests.publish(&manifest)?;
+    if import_number != manifest.facts.import_number {
+        manifest.facts.import_number = import_number;
+        encoded = manifest.encode();
+    }
+    manifests.publish_encoded(&name, &encoded)?;
+    drop(encoded);
     if let Err(error) = move_tree(store, run.dir(), &name) {
         // Without its tree the manifest says nothing; leave none behind if that can be had.
         manifests.remove(&name)?;
@@ -126,14 +132,22 @@ pub fn publish(
     Ok(Outcome::Published { import_number })
 }
 
-/// Waits for the medium, and meanwhile takes the trees into the index: rows that nothing refers to until the version is
-/// published, and that gc prunes if it never is.
-fn sync_and_index(store: &SharedStore<'_>, run: &Run, draft: &Draft, meanwhile: &dyn Fn()) -> Result<()> {
+/// Waits for the medium, and meanwhile encodes the manifest and takes the trees into the index: rows that nothing refers
+/// to until the version is published, and that gc prunes if it never is.
+fn sync_and_index(
+    store: &SharedStore<'_>,
+    run: &Run,
+    manifest: &Manifest,
+    meanwhile: &(dyn Fn() + Sync),
+) -> Result<Vec<u8>> {
     std::thread::scope(|scope| {
         let syncing = scope.spawn(|| run.dir().sync_file_system());
-        store.index_trees(&draft.trees, draft.root);
-        meanwhile();
-        syncing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let index = || {
+            store.index_trees(&manifest.trees, manifest.root);
+            meanwhile();
+        };
+        let (encoded, ()) = rayon::join(|| manifest.encode(), index);
+        syncing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(|()| encoded)
     })
 }
 

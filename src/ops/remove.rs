@@ -32,12 +32,12 @@ use crate::store::removal::TakenOut;
 pub fn remove(store: &Store, names: &[VersionName], mode: Mode, observer: &dyn Observer) -> Result<Report> {
     let start = Instant::now();
     let locked = store.exclude()?;
-    let mut marks = refuse_doubt(store)?;
+    let (mut marks, contents) = refuse_doubt(store, observer)?;
     if mode == Mode::Remove {
         locked.as_shared().heal()?;
         marks = store.history()?.present()?.marks;
     }
-    let mut inventory = Inventory::take(store, marks, observer)?;
+    let mut inventory = Inventory::take(store, marks, contents)?;
     let chosen: BTreeSet<VersionName> = names.iter().cloned().collect();
     for name in &chosen {
         refuse_unmanaged(store, &inventory, name)?;
@@ -84,7 +84,7 @@ pub fn remove(store: &Store, names: &[VersionName], mode: Mode, observer: &dyn O
     let removed: Vec<VersionName> = report.removed.iter().map(|removed| removed.name.clone()).collect();
     report.freed_bytes = footprints.freed(&inventory, &removed, Scope::Versions);
     if mode == Mode::Remove {
-        sweep(&locked, &inventory, &removed, Scope::Versions)?;
+        sweep(&locked, &inventory, &footprints, &removed, Scope::Versions)?;
         locked.set_reserve_aside();
     }
     report.elapsed = start.elapsed();

@@ -1,4 +1,4 @@
-//! How things stand: roles, the health of what runs, what was changed by hand, room.
+//! How things stand: roles, the health of what runs, what is on trial, what was changed by hand, room.
 //!
 //! Works for every user and on a read-only mount, with any format, and with whatever part of the store damaged: what
 //! cannot be found out is told as such.
@@ -10,11 +10,13 @@ use crate::fsys::Space;
 use crate::history::State;
 use crate::layout;
 use crate::model::event::Evidence;
+use crate::model::marks::Degraded;
 use crate::model::{Digest, Role, VersionName};
 use crate::observe::Observer;
 use crate::refs::RoleLink;
 use crate::staging;
 use crate::store::Store;
+use crate::store::trial::Found;
 
 /// What to find out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -76,6 +78,12 @@ pub struct Report {
     pub without_tree: Vec<VersionName>,
     /// Directories that were made by hand.
     pub unmanaged: Vec<VersionName>,
+    /// The open trial.
+    pub trial: Found,
+    /// Whether the process that began the trial still watches.
+    pub trial_is_watched: bool,
+    /// The version that runs although it fails its checks, since every other does too, and what failed.
+    pub degraded: Option<Degraded>,
     /// Whether the history can be trusted.
     pub history: State,
     /// What interrupted runs left in staging; `None` for users who may not look.
@@ -133,6 +141,7 @@ pub fn status(store: &Store, options: &Options, observer: &dyn Observer) -> Resu
             without_tree.push(name.clone());
         }
     }
+    let trial = store.trial().unwrap_or_else(|error| Found::Unreadable(chain(&error)));
     let space = Space::of(store.dir())?;
     let abandoned = store.dir().open_dir(layout::STAGING).and_then(|staging| staging::abandoned(&staging));
     Ok(Report {
@@ -141,6 +150,9 @@ pub fn status(store: &Store, options: &Options, observer: &dyn Observer) -> Resu
         versions: names.len(),
         without_tree,
         unmanaged: store.unmanaged().unwrap_or_default(),
+        trial_is_watched: matches!(&trial, Found::Open(trial) if store.is_watched(trial)),
+        trial,
+        degraded: survey.marks.degraded,
         history: survey.history,
         abandoned: abandoned.ok(),
         free_bytes: space.free_bytes,

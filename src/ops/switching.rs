@@ -2,10 +2,11 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::check::{Checked, Depth, Expect, Problem, check_version};
+use super::check::{Checked, Checker, Depth, Expect, Problem, ReadFrom};
 use crate::error::{Error, Result, chain};
 use crate::model::{Event, VersionName};
 use crate::observe::{Observer, Stage, Work};
+use crate::refs::LockedRefs;
 use crate::store::Store;
 use crate::store::survey::Survey;
 
@@ -49,7 +50,7 @@ pub(super) enum Health {
     Damaged(Checked),
 }
 
-/// Checks a target.
+/// Checks a target. One that a repair left damaged is read whole.
 ///
 /// # Errors
 ///
@@ -61,10 +62,23 @@ pub(super) fn health(
     verify: Verify,
     observer: &dyn Observer,
 ) -> Result<Health> {
-    let Verify::To(depth) = verify else { return Ok(Health::Skipped) };
-    let checked = match store.manifest(version) {
+    let Verify::To(mut depth) = verify else { return Ok(Health::Skipped) };
+    // Damage that a look does not show, and that could not be mended.
+    if survey.marks.damaged.contains_key(version) {
+        depth = Depth::Full;
+    }
+    let check = || {
+        if store.manifests()?.stat(version)?.is_none() {
+            return Ok(None);
+        }
+        // What does not belong there keeps nothing from running.
+        let checker = Checker::new(store, depth, ReadFrom::Cache, observer)?.ignoring_strangers();
+        let manifest = checker.manifest(version)?;
+        manifest.map(|manifest| checker.version(&manifest, expect(survey, version))).transpose()
+    };
+    let checked = match check() {
         Ok(None) => return Ok(Health::Unmanaged),
-        Ok(Some(manifest)) => check_version(store, &manifest, depth, expect(survey, version), observer),
+        Ok(Some(checked)) => Ok(checked),
         Err(error) => Err(error),
     };
     match checked {
@@ -103,6 +117,15 @@ pub(super) fn record(store: &Store, events: Vec<Event>, warnings: &Warnings<'_>)
         warnings.warn(&format!("the switch is made but cannot be recorded in the history: {why}"));
     }
     recorded.is_ok()
+}
+
+/// Ends a trial that a switch by hand overtook. If it cannot be, whoever watches it sees the switch itself.
+pub(super) fn end_trial(store: &Store, locked: &LockedRefs<'_>, warnings: &Warnings<'_>) {
+    match store.end_trial(locked) {
+        Ok(false) => {}
+        Ok(true) => warnings.warn("the version that was current was still on trial; that ends with this switch"),
+        Err(error) => warnings.warn(&format!("the open trial cannot be ended: {}", chain(&error))),
+    }
 }
 
 /// Hands everything on to another observer, but keeps warnings: they belong into the report.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::check::{Checker, Depth, Expect, Problem, ReadFrom};
 use crate::error::{Error, Result, chain};
 use crate::history::State;
-use crate::model::{Manifest, ObjectKey, Role, TreePath, VersionName};
+use crate::model::{Manifest, Marks, ObjectKey, Role, TreePath, VersionName};
 use crate::object::Recorded;
 use crate::observe::Observer;
 use crate::refs::RoleLink;
@@ -85,13 +85,18 @@ pub fn verify(store: &Store, options: &Options, observer: &dyn Observer) -> Resu
     let marks = store.history()?.present()?.marks;
     let manifests = store.manifests()?;
     let whole = options.versions.is_empty();
-    let names = if whole { manifests.names()? } else { options.versions.clone() };
-    let mut objects: BTreeMap<ObjectKey, (Recorded, VersionName, TreePath)> = BTreeMap::new();
+    let names = if whole { every_name(store, &marks)? } else { options.versions.clone() };
+    let mut objects: Objects = BTreeMap::new();
     for name in &names {
         let manifest = match manifests.read(name) {
             Ok(manifest) => manifest,
             Err(error @ Error::Corrupt { .. }) => {
                 report.store_finding("manifest", Some(name), format!("store/manifests/{name}"), chain(&error));
+                continue;
+            }
+            Err(Error::NotFound { .. }) if marks.versions.contains_key(name) && store.has_tree(name)? => {
+                let detail = "it is not there, though the history knows the version".to_owned();
+                report.store_finding("manifest", Some(name), format!("store/manifests/{name}"), detail);
                 continue;
             }
             Err(error) => return Err(error),
@@ -110,15 +115,25 @@ pub fn verify(store: &Store, options: &Options, observer: &dyn Observer) -> Resu
         collect(&manifest, &mut objects)?;
     }
     report.objects = objects.len() as u64;
-    let wanted: Vec<(&ObjectKey, Recorded)> = objects.iter().map(|(key, (recorded, ..))| (key, *recorded)).collect();
-    for (key, fault) in checker.objects(&wanted)? {
-        let Some((_, version, path)) = objects.get(&key) else { continue };
+    let wanted: Vec<(&ObjectKey, Recorded)> = objects.iter().map(|(key, user)| (key, user.recorded)).collect();
+    let mut faults = checker.objects(&wanted)?;
+    if !whole && !faults.is_empty() {
+        // A version that was not asked for may be the newest user, who recorded another time.
+        let mut users: Objects = BTreeMap::new();
+        for manifest in manifests.names()?.iter().filter_map(|name| manifests.read(name).ok()) {
+            collect(&manifest, &mut users)?;
+        }
+        let again: Vec<(&ObjectKey, Recorded)> =
+            faults.iter().filter_map(|(key, _)| users.get(key).map(|user| (key, user.recorded))).collect();
+        faults = checker.objects(&again)?;
+    }
+    for (key, fault) in faults {
+        let Some(User { version, path, .. }) = objects.get(&key) else { continue };
         let detail = format!("{fault}; {path} of {version} is made from it");
         report.store_finding("object", Some(version), format!("store/objects/{key}"), detail);
     }
     if whole {
-        history(store, &mut report)?;
-        links(store, &mut report)?;
+        report.findings.extend(beside_versions(store)?);
     }
     report.read_files = checker.read_files();
     report.elapsed = start.elapsed();
@@ -135,44 +150,95 @@ fn finding(problem: &Problem) -> Finding {
     }
 }
 
+/// Who needs an object.
+struct User {
+    import_number: u64,
+    recorded: Recorded,
+    version: VersionName,
+    path: TreePath,
+}
+
+type Objects = BTreeMap<ObjectKey, User>;
+
+/// Names of all versions that have a manifest, and of those that lost theirs.
+pub(super) fn every_name(store: &Store, marks: &Marks) -> Result<Vec<VersionName>> {
+    let mut names = store.manifests()?.names()?;
+    for name in marks.versions.keys() {
+        if !names.contains(name) && store.has_tree(name)? {
+            names.push(name.clone());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
 impl Report {
     fn store_finding(&mut self, kind: &str, version: Option<&VersionName>, path: String, detail: String) {
-        let (kind, path) = (kind.to_owned(), path.into_bytes());
-        self.findings.push(Finding { kind, version: version.cloned(), path, detail, damage: true });
+        self.findings.push(Finding::in_store(kind, version, path, detail));
     }
 }
 
-fn collect(manifest: &Manifest, objects: &mut BTreeMap<ObjectKey, (Recorded, VersionName, TreePath)>) -> Result<()> {
+impl Finding {
+    fn in_store(kind: &str, version: Option<&VersionName>, path: String, detail: String) -> Self {
+        Self { kind: kind.to_owned(), version: version.cloned(), path: path.into_bytes(), detail, damage: true }
+    }
+}
+
+/// Adds a manifest's objects. What is recorded of one is what its newest user recorded: who finds a damaged object
+/// while importing makes a fresh one, with a time of its own.
+fn collect(manifest: &Manifest, objects: &mut Objects) -> Result<()> {
+    let import_number = manifest.facts.import_number;
     manifest.walk(|path, entry, placement| {
-        if let Some((key, recorded)) = placement.and_then(|placement| object_of(manifest, entry, placement)) {
-            objects.entry(key).or_insert_with(|| (recorded, manifest.facts.name.clone(), path.clone()));
+        let Some((key, recorded)) = placement.and_then(|placement| object_of(manifest, entry, placement)) else {
+            return Ok(());
+        };
+        let user = objects.entry(key).or_insert_with(|| User {
+            import_number,
+            recorded,
+            version: manifest.facts.name.clone(),
+            path: path.clone(),
+        });
+        if user.import_number < import_number {
+            (user.import_number, user.recorded) = (import_number, recorded);
         }
         Ok(())
     })
 }
 
-fn history(store: &Store, report: &mut Report) -> Result<()> {
-    match store.history()?.read()?.state {
-        State::Broken { segment, line, detail } => {
-            report.store_finding("history", None, format!("store/{segment}"), format!("line {line}: {detail}"));
-        }
-        State::Missing => report.store_finding("history", None, "store/history".into(), "it is not there".into()),
-        // A torn tail is what a power cut leaves; the next command cuts and notes it.
-        State::Sound | State::Torn { .. } => {}
-    }
-    Ok(())
+/// What is wrong with the history and with the role links.
+pub(super) fn beside_versions(store: &Store) -> Result<Vec<Finding>> {
+    let mut findings: Vec<Finding> = history(store)?.into_iter().collect();
+    findings.extend(links(store)?);
+    Ok(findings)
 }
 
-fn links(store: &Store, report: &mut Report) -> Result<()> {
-    let roles = store.refs()?.read()?;
+fn history(store: &Store) -> Result<Option<Finding>> {
+    let finding = |path: String, detail| Some(Finding::in_store("history", None, path, detail));
+    Ok(match store.history()?.read()?.state {
+        State::Broken { segment, line, detail } => {
+            finding(format!("store/{segment}"), format!("line {line}: {detail}"))
+        }
+        State::Missing => finding("store/history".into(), "it is not there".into()),
+        // A torn tail is what a power cut leaves; the next command cuts and notes it.
+        State::Sound | State::Torn { .. } => None,
+    })
+}
+
+fn links(store: &Store) -> Result<Vec<Finding>> {
+    let survey = store.survey()?;
+    let mut findings = Vec::new();
     for role in Role::ALL {
-        let detail = match roles.get(role) {
-            RoleLink::Absent | RoleLink::Version { .. } => continue,
-            RoleLink::Dangling { .. } => "it leads to nothing",
-            RoleLink::Foreign { .. } => "it leads out of versions/",
-            RoleLink::NotALink(_) => "it is not a symbolic link",
+        let detail = match survey.roles.get(role) {
+            RoleLink::Version { .. } => continue,
+            RoleLink::Absent => match survey.missing(store, role)? {
+                Some(recorded) => format!("it is not there; recorded is {recorded}"),
+                None => continue,
+            },
+            RoleLink::Dangling { .. } => "it leads to nothing".to_owned(),
+            RoleLink::Foreign { .. } => "it leads out of versions/".to_owned(),
+            RoleLink::NotALink(_) => "it is not a symbolic link".to_owned(),
         };
-        report.store_finding("link", None, format!("versions/{role}"), detail.into());
+        findings.push(Finding::in_store("link", None, format!("versions/{role}"), detail));
     }
-    Ok(())
+    Ok(findings)
 }

@@ -2,8 +2,9 @@
 
 use super::{Refs, RoleLink, Roles, Spelling};
 use crate::error::{Error, Refusal, Result, Shown};
+use crate::fsys::mutation::Mutation;
 use crate::fsys::{Kind, LockGuard};
-use crate::layout::{NEXT, WAS};
+use crate::layout::{FACTORY_NEW, NEXT, PREVIOUS_NEW, WAS};
 use crate::model::{Role, VersionName};
 
 /// The role links while nobody else may switch them.
@@ -27,8 +28,8 @@ pub struct Recovered {
 pub(super) const fn temporary(role: Role) -> &'static str {
     match role {
         Role::Current => NEXT,
-        Role::Previous => ".previous.new",
-        Role::Factory => ".factory.new",
+        Role::Previous => PREVIOUS_NEW,
+        Role::Factory => FACTORY_NEW,
     }
 }
 
@@ -220,6 +221,9 @@ impl<'a> LockedRefs<'a> {
     /// is removed then.
     pub(super) fn move_over(&self, name: &str, role: Role) -> Result<()> {
         let versions = &self.refs.versions;
+        if Mutation::Rename.is_made() {
+            versions.remove_file_if_present(role.as_str())?;
+        }
         versions.rename(name, versions, role.as_str())?;
         versions.remove_file_if_present(name).map(drop)
     }

@@ -1,22 +1,20 @@
 //! Looking at a source directory: what is there, before anything is read.
 //!
-//! Two passes. [`discover`](walk::discover) lists names, one thread, without looking at a single inode. Then every
-//! directory's inodes are looked at, in parallel, on directory handles. The result is a plain value: directories with
-//! their files, parents before children. Nothing is skipped silently: an unreadable directory is an error with its
-//! path, what cannot be part of a version is refused or listed in [`Scan::skipped`].
+//! [One parallel pass](walk), directory by directory, each opened from its parent's handle: names, inodes, and the
+//! directory's own attributes. The result is a plain value: directories with their files, parents before children.
+//! Nothing is skipped silently: an unreadable directory is an error with its path, what cannot be part of a version is
+//! refused or listed in [`Scan::skipped`].
 //!
 //! What was seen here may change before it is read; the reader compares inode, size and times again.
 
-pub mod walk;
-
-use std::sync::Arc;
+mod walk;
 
 use rayon::prelude::*;
 
-use crate::error::{Error, Refusal, Result};
-use crate::fsys::{Dir, Kind, Stat};
-use crate::model::{EntryName, TreePath};
-use crate::observe::{self, Observer, Stage};
+use crate::error::{Error, Result};
+use crate::fsys::{Dir, Stat};
+use crate::model::{EntryName, TreePath, Xattrs};
+use crate::observe::{Observer, Stage};
 
 /// One name that is not a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +36,8 @@ pub struct ScanDir {
     pub children: Vec<usize>,
     /// Its inode as seen.
     pub stat: Stat,
+    /// Its recorded extended attributes.
+    pub xattrs: Xattrs,
     /// Regular files and symbolic links in it, in order of names.
     pub files: Vec<ScanFile>,
 }
@@ -45,7 +45,7 @@ pub struct ScanDir {
 /// A source directory as it was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scan {
-    /// The top first, parents before children.
+    /// The top first, parents before children, in order of names.
     pub directories: Vec<ScanDir>,
     /// What is there and cannot be part of a version, with the reason.
     pub skipped: Vec<(TreePath, &'static str)>,
@@ -55,6 +55,11 @@ impl Scan {
     /// How many names there are, without the top.
     pub fn entries(&self) -> u64 {
         self.directories.iter().map(|directory| directory.files.len() as u64 + 1).sum::<u64>() - 1
+    }
+
+    /// Regular files and symbolic links, directory by directory.
+    pub fn files(&self) -> impl Iterator<Item = &ScanFile> {
+        self.directories.iter().flat_map(|directory| &directory.files)
     }
 }
 
@@ -68,89 +73,7 @@ impl Scan {
 /// - [`Error::Source`] for what cannot be listed or looked at, or vanished in between.
 pub fn scan(top: &Dir, observer: &dyn Observer) -> Result<Scan> {
     observer.stage(Stage::Scan, None);
-    let found = walk::discover(top, observer)?;
-    let looked_at = look(top, &found, observer)?;
-    let mut skipped = Vec::new();
-    let mut directories = Vec::with_capacity(found.len());
-    for (directory, (stat, files)) in found.into_iter().zip(looked_at) {
-        let mut kept = Vec::with_capacity(files.len());
-        for file in files {
-            match file.stat.kind {
-                Kind::File | Kind::Symlink => kept.push(file),
-                Kind::Socket => skipped.push((directory.path.join(&file.name), "a socket")),
-                Kind::Fifo => skipped.push((directory.path.join(&file.name), "a FIFO")),
-                other => {
-                    let path = directory.path.join(&file.name);
-                    let message = format!("{path} is {} and cannot be part of a version", other.describe());
-                    return Err(Error::refused(Refusal::UnsupportedSource, message));
-                }
-            }
-        }
-        let (path, parent, children) = (directory.path, directory.parent, directory.children);
-        directories.push(ScanDir { path, parent, children, stat, files: kept });
-    }
-    Ok(Scan { directories, skipped })
-}
-
-type Looked = (Stat, Vec<ScanFile>);
-
-/// Looks at every inode, directory by directory, each opened from its parent's handle.
-fn look(top: &Dir, found: &[walk::Found], observer: &dyn Observer) -> Result<Vec<Looked>> {
-    let slots: Vec<std::sync::OnceLock<Looked>> = found.iter().map(|_| std::sync::OnceLock::new()).collect();
-    let failure = std::sync::Mutex::new(None);
-    let top = Arc::new(top.try_clone()?);
-    rayon::scope(|scope| look_into(scope, top, 0, &Looking { found, slots: &slots, failure: &failure, observer }));
-    if let Some(error) = failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-        return Err(error);
-    }
-    Ok(slots.into_iter().filter_map(std::sync::OnceLock::into_inner).collect())
-}
-
-struct Looking<'a> {
-    found: &'a [walk::Found],
-    slots: &'a [std::sync::OnceLock<Looked>],
-    failure: &'a std::sync::Mutex<Option<Error>>,
-    observer: &'a dyn Observer,
-}
-
-fn look_into<'s>(scope: &rayon::Scope<'s>, dir: Arc<Dir>, at: usize, looking: &Looking<'s>) {
-    let &Looking { found, slots, failure, observer } = looking;
-    let fail = |error| {
-        failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
-    };
-    match look_at(&dir, &found[at], observer) {
-        Ok(looked) => drop(slots[at].set(looked)),
-        Err(error) => return fail(error),
-    }
-    for &child in &found[at].children {
-        let dir = Arc::clone(&dir);
-        scope.spawn(move |scope| {
-            if failure.lock().is_ok_and(|failure| failure.is_some()) {
-                return;
-            }
-            let name = found[child].path.components().last().unwrap_or_default();
-            let looking = Looking { found, slots, failure, observer };
-            match dir.open_dir(name) {
-                Ok(inner) => look_into(scope, Arc::new(inner), child, &looking),
-                Err(error) => {
-                    failure
-                        .lock()
-                        .unwrap_or_else(std::sync::PoisonError::into_inner)
-                        .get_or_insert(in_source(&found[child].path, &error));
-                }
-            }
-        });
-    }
-}
-
-fn look_at(dir: &Dir, found: &walk::Found, observer: &dyn Observer) -> Result<Looked> {
-    observe::check(observer)?;
-    let files = found.files.iter().map(|name| match dir.stat(name) {
-        Ok(stat) => Ok(ScanFile { name: name.clone(), stat }),
-        Err(error) => Err(in_source(&found.path.join(name), &error)),
-    });
-    let files = files.collect::<Result<Vec<_>>>()?;
-    Ok((dir.stat_self()?, files))
+    walk::walk(top, observer)
 }
 
 /// Tells a failure about the source by the path within it.

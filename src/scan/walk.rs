@@ -1,101 +1,161 @@
-//! Listing a source tree without looking at inodes.
+//! The pass over a source tree.
 //!
-//! walkdir goes by path, and no path may be longer than `PATH_MAX`. So the walk is cut where paths grow long and goes
-//! on from a handle to the directory it was cut at, named by `/proc/self/fd/N`: any depth can be walked.
+//! Every directory is one task, which opens it from its parent's handle: any depth can be walked, and no path is ever
+//! resolved from the top. A task lists the directory, looks at every inode that is not a directory, and starts a task
+//! for each directory in it.
 
-use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use walkdir::WalkDir;
-
-use crate::error::{Error, Result};
-use crate::fsys::Dir;
-use crate::model::{EntryName, TreePath};
+use super::{Scan, ScanDir, ScanFile, in_source};
+use crate::error::{Error, Refusal, Result};
+use crate::fsys::{Dir, Kind, Stat, file};
+use crate::model::{EntryName, TreePath, Xattrs};
 use crate::observe::{self, Observer};
 
-/// A directory and the names in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// Its path in the source.
-    pub path: TreePath,
-    /// Position of the directory it is in; the top's is its own.
-    pub parent: usize,
-    /// Positions of the directories in it, in order of names.
-    pub children: Vec<usize>,
-    /// Names of everything else in it, in order.
-    pub files: Vec<EntryName>,
+/// A directory that waits for its turn.
+struct Waiting {
+    /// The directory that it is in, and its name there.
+    above: Arc<Dir>,
+    name: EntryName,
+    path: TreePath,
+    number: usize,
 }
 
-/// Where a walk is cut: with a name of 255 bytes and the prefix behind it a path is still shorter than `PATH_MAX`.
-const CUT_BYTES: usize = 3 * 1024;
+/// What a directory came to. Numbers are given as directories are met, so they follow no order.
+struct Looked {
+    number: usize,
+    path: TreePath,
+    stat: Stat,
+    xattrs: Xattrs,
+    files: Vec<ScanFile>,
+    skipped: Vec<(TreePath, &'static str)>,
+    /// Numbers of the directories in it, in order of names.
+    children: Vec<usize>,
+}
 
-/// Lists everything below `top`: the top first, parents before children.
-///
-/// # Errors
-///
-/// [`Error::Source`] with the path of what cannot be listed.
-pub fn discover(top: &Dir, observer: &dyn Observer) -> Result<Vec<Found>> {
-    let mut found = vec![Found { path: TreePath::top(), parent: 0, children: Vec::new(), files: Vec::new() }];
-    let mut cuts = vec![0];
-    while let Some(at) = cuts.pop() {
-        let start = top.open_below(&found[at].path).map_err(|error| super::in_source(&found[at].path, &error))?;
-        walk_from(&start, at, &mut found, &mut cuts, observer)?;
+struct Walk<'a> {
+    observer: &'a dyn Observer,
+    looked: Mutex<Vec<Looked>>,
+    met: AtomicUsize,
+    failure: OnceLock<Error>,
+}
+
+/// Looks at everything below `top`.
+pub(super) fn walk(top: &Dir, observer: &dyn Observer) -> Result<Scan> {
+    let walk = Walk { observer, looked: Mutex::default(), met: AtomicUsize::new(1), failure: OnceLock::new() };
+    // A handle of its own: to list a directory moves the place at which its handle is read.
+    let own = top.reopen()?;
+    rayon::scope(|scope| walk.directory(scope, own, TreePath::top(), 0));
+    if let Some(error) = walk.failure.into_inner() {
+        return Err(error);
     }
-    Ok(found)
+    Ok(in_order(walk.looked.into_inner().unwrap_or_else(PoisonError::into_inner)))
 }
 
-/// Walks from the directory at position `from`; directories at which it was cut are added to `cuts`.
-fn walk_from(
-    start: &Dir,
-    from: usize,
-    found: &mut Vec<Found>,
-    cuts: &mut Vec<usize>,
-    observer: &dyn Observer,
-) -> Result<()> {
-    // Positions of the directories from `from` down to the one being listed.
-    let mut line = vec![from];
-    let prefix = start.proc_path();
-    // Names of one directory, told apart by whole paths: taking the last component off costs more than the rest.
-    let mut walk = WalkDir::new(&prefix)
-        .min_depth(1)
-        .follow_root_links(true)
-        .sort_by(|a, b| a.path().as_os_str().cmp(b.path().as_os_str()))
-        .into_iter();
-    while let Some(item) = walk.next() {
-        observe::check(observer)?;
-        let item = item.map_err(|error| unlistable(&error, &prefix, &found[from].path))?;
-        line.truncate(item.depth());
-        let parent = line[item.depth() - 1];
-        let name = EntryName::new(item.file_name().as_bytes())
-            .map_err(|error| Error::source(item.file_name().as_bytes(), error.to_string()))?;
-        if !item.file_type().is_dir() {
-            found[parent].files.push(name);
+impl<'a> Walk<'a> {
+    fn directory<'s>(&'s self, scope: &rayon::Scope<'s>, dir: Dir, path: TreePath, number: usize)
+    where
+        'a: 's,
+    {
+        if self.failure.get().is_some() {
+            return;
+        }
+        match self.look(&dir, path, number) {
+            Ok((looked, waiting)) => {
+                self.looked.lock().unwrap_or_else(PoisonError::into_inner).push(looked);
+                let above = Arc::new(dir);
+                for (name, path, number) in waiting {
+                    let waiting = Waiting { above: Arc::clone(&above), name, path, number };
+                    scope.spawn(move |scope| self.enter(scope, waiting));
+                }
+            }
+            Err(error) => drop(self.failure.set(error)),
+        }
+    }
+
+    fn enter<'s>(&'s self, scope: &rayon::Scope<'s>, waiting: Waiting)
+    where
+        'a: 's,
+    {
+        let Waiting { above, name, path, number } = waiting;
+        match above.open_dir(&name) {
+            Ok(dir) => {
+                // A deep tree must not keep a handle for each level.
+                drop(above);
+                self.directory(scope, dir, path, number);
+            }
+            Err(error) => drop(self.failure.set(unlistable(&path, &error))),
+        }
+    }
+
+    /// Looks at one directory. Gives the directories in it as well.
+    #[allow(clippy::type_complexity)]
+    fn look(&self, dir: &Dir, path: TreePath, number: usize) -> Result<(Looked, Vec<(EntryName, TreePath, usize)>)> {
+        observe::check(self.observer)?;
+        let (mut files, mut skipped, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        let inner = |name: &EntryName| path.join(name);
+        let items = dir.items_once().map_err(|error| unlistable(&path, &error))?;
+        files.reserve_exact(items.iter().filter(|item| item.kind != Kind::Directory).count());
+        for item in items {
+            let name = item.name;
+            let mut kind = item.kind;
+            if kind != Kind::Directory {
+                let stat = dir.stat(&name).map_err(|error| in_source(&inner(&name), &error))?;
+                kind = stat.kind;
+                if matches!(kind, Kind::File | Kind::Symlink) {
+                    files.push(ScanFile { name, stat });
+                    continue;
+                }
+            }
+            let path = inner(&name);
+            match kind {
+                Kind::Directory => waiting.push((name, path, self.met.fetch_add(1, Ordering::Relaxed))),
+                Kind::Socket => skipped.push((path, "a socket")),
+                Kind::Fifo => skipped.push((path, "a FIFO")),
+                other => {
+                    let message = format!("{path} is {} and cannot be part of a version", other.describe());
+                    return Err(Error::refused(Refusal::UnsupportedSource, message));
+                }
+            }
+        }
+        let stat = dir.stat_self().map_err(|error| in_source(&path, &error))?;
+        let xattrs = file::xattrs(dir, || dir.path().to_owned()).map_err(|error| in_source(&path, &error))?;
+        let children = waiting.iter().map(|(_, _, number)| *number).collect();
+        Ok((Looked { number, path, stat, xattrs, files, skipped, children }, waiting))
+    }
+}
+
+/// Puts directories into the order in which a tree is read: the top first, parents before children, by name.
+fn in_order(looked: Vec<Looked>) -> Scan {
+    let mut by_number: Vec<Option<Looked>> = looked.iter().map(|_| None).collect();
+    for one in looked {
+        let number = one.number;
+        by_number[number] = Some(one);
+    }
+    let mut scan = Scan { directories: Vec::with_capacity(by_number.len()), skipped: Vec::new() };
+    let mut waiting = vec![(0, 0)];
+    while let Some((number, parent)) = waiting.pop() {
+        let Some(Looked { path, stat, xattrs, files, skipped, children, .. }) = by_number[number].take() else {
             continue;
+        };
+        let at = scan.directories.len();
+        if at > 0 {
+            scan.directories[parent].children.push(at);
         }
-        let at = found.len();
-        let path = found[parent].path.join(&name);
-        found.push(Found { path, parent, children: Vec::new(), files: Vec::new() });
-        found[parent].children.push(at);
-        line.push(at);
-        if item.path().as_os_str().len() > CUT_BYTES {
-            cuts.push(at);
-            walk.skip_current_dir();
-        }
+        waiting.extend(children.iter().rev().map(|child| (*child, at)));
+        let children = Vec::with_capacity(children.len());
+        scan.directories.push(ScanDir { path, parent, children, stat, xattrs, files });
+        scan.skipped.extend(skipped);
     }
-    Ok(())
+    scan
 }
 
-fn unlistable(error: &walkdir::Error, prefix: &std::path::Path, from: &TreePath) -> Error {
-    let below = error.path().and_then(|path| path.strip_prefix(prefix).ok()).unwrap_or(std::path::Path::new(""));
-    let mut path = from.as_bytes().to_vec();
-    if !path.is_empty() && !below.as_os_str().is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(below.as_os_str().as_bytes());
-    match error.io_error() {
-        Some(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Error::source(path, "vanished while it was being imported")
+fn unlistable(path: &TreePath, error: &Error) -> Error {
+    match error {
+        Error::Io { source, .. } if source.kind() != std::io::ErrorKind::NotFound => {
+            Error::source(path, format!("cannot list it: {source}"))
         }
-        Some(error) => Error::source(path, format!("cannot list it: {error}")),
-        None => Error::source(path, "cannot be listed"),
+        other => in_source(path, other),
     }
 }

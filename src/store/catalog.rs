@@ -19,7 +19,22 @@ use crate::model::{Manifest, TreeId, TreeSet, VersionName};
 /// How long a process that holds the index is waited for, before the answer is made in memory.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 /// Name of an index that is being rebuilt.
-const REBUILT: &str = "index.db.new";
+pub(super) const REBUILT: &str = "index.db.new";
+
+/// How the index compares with manifests and history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IndexState {
+    /// It says what they say.
+    Current,
+    /// It lacks what was added since.
+    Behind,
+    /// There is none.
+    Missing,
+    /// It is damaged, and in what way.
+    Damaged(String),
+    /// It cannot be asked now, and why.
+    Unknown(String),
+}
 
 /// Which lock the caller holds already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +42,17 @@ enum Held {
     Nothing,
     Shared,
     Exclusive,
+}
+
+/// What became of an index that was to be caught up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Caught {
+    /// It lacks something and may not be written.
+    Behind,
+    /// It lacks nothing.
+    Current,
+    /// The same, and what only removed versions used was taken out.
+    Swept,
 }
 
 impl Store {
@@ -37,6 +63,53 @@ impl Store {
     /// What the question fails with; what the system refuses.
     pub fn ask<T>(&self, question: impl Fn(&Reader<'_>) -> Result<T>) -> Result<T> {
         self.ask_holding(Held::Nothing, question)
+    }
+
+    /// Asks the index as it is, without bringing it up to date, which would forget versions whose manifests are lost.
+    /// `None` if it cannot answer.
+    pub fn peek<T>(&self, question: impl Fn(&Reader<'_>) -> Result<T>) -> Option<T> {
+        let (mut index, _) = self.open_index().ok()?;
+        let reader = index.read().ok()?;
+        question(&reader).ok()
+    }
+
+    /// Compares the index with what it is made from, every tree with its hash.
+    ///
+    /// # Errors
+    ///
+    /// Manifests or history cannot be read.
+    pub fn index_state(&self) -> Result<IndexState> {
+        let mut index = match self.open_index() {
+            Ok((index, _)) => index,
+            Err(index::Trouble::Missing) => return Ok(IndexState::Missing),
+            Err(trouble) if trouble.needs_rebuild() => return Ok(IndexState::Damaged(format!("{trouble:?}"))),
+            Err(trouble) => return Ok(IndexState::Unknown(format!("it cannot be opened ({trouble:?})"))),
+        };
+        let compared = index.read().and_then(|reader| {
+            if let Some(problem) = reader.quick_check()? {
+                return Ok(IndexState::Damaged(problem));
+            }
+            if self.behind(&reader, None)?.is_some() {
+                return Ok(IndexState::Behind);
+            }
+            for version in reader.versions()? {
+                let root = version.digest.0;
+                let manifest = self.manifests()?.read(&version.facts.name);
+                let agrees =
+                    manifest.is_ok_and(|manifest| manifest.root == root && manifest.facts.note == version.facts.note);
+                if !agrees || reader.tree_set(&root)?.is_none() {
+                    return Ok(IndexState::Damaged(format!("it has other contents for {}", version.facts.name)));
+                }
+            }
+            Ok(IndexState::Current)
+        });
+        match compared {
+            Err(error) if index::is_damage(&error) => Ok(IndexState::Damaged(crate::error::chain(&error))),
+            Err(error @ (Error::Index { .. } | Error::Locked { .. })) => {
+                Ok(IndexState::Unknown(crate::error::chain(&error)))
+            }
+            other => other,
+        }
     }
 
     /// Makes the index anew if it is missing or damaged and that can be done at once.
@@ -180,27 +253,39 @@ impl Store {
 
     /// Brings the index to what manifests and history say; `false` if it is behind and may not be written.
     fn catch_up(&self, index: &mut Index, writable: bool, held: Held, published: Option<&Manifest>) -> Result<bool> {
+        Ok(self.catch_up_telling(index, writable, held, published)? != Caught::Behind)
+    }
+
+    fn catch_up_telling(
+        &self,
+        index: &mut Index,
+        writable: bool,
+        held: Held,
+        published: Option<&Manifest>,
+    ) -> Result<Caught> {
         let at_hand = published.map(|manifest| &manifest.facts.name);
         let behind = self.behind(&index.read()?, at_hand)?;
         if behind.is_none() {
-            return Ok(true);
+            return Ok(Caught::Current);
         }
         if !writable {
-            return Ok(false);
+            return Ok(Caught::Behind);
         }
         let _lock = match held {
             Held::Shared | Held::Exclusive => None,
             Held::Nothing => match LockFile::open(self.dir(), layout::LOCK)?.try_lock(LockMode::Shared)? {
                 Some(lock) => Some(lock),
-                None => return Ok(false),
+                None => return Ok(Caught::Behind),
             },
         };
         let mut writer = index.write()?;
         // Looked at again: somebody may have caught it up while we waited.
-        let Some(behind) = self.behind(&writer, at_hand)? else { return Ok(true) };
-        if !behind.gone.is_empty() {
-            let _removed = writer.remove_versions(&behind.gone)?;
+        let Some(behind) = self.behind(&writer, at_hand)? else { return Ok(Caught::Current) };
+        let (lost, gone): (Vec<_>, Vec<_>) = behind.gone.iter().partition(|name| behind.lost.contains(name));
+        if !gone.is_empty() {
+            let _removed = writer.remove_versions(gone)?;
         }
+        writer.forget_versions(lost)?;
         let manifests = self.manifests()?;
         for (name, file) in &behind.missing {
             match published.filter(|manifest| manifest.facts.name == *name) {
@@ -214,7 +299,7 @@ impl Store {
         }
         writer.append_events(&behind.lines)?;
         writer.commit()?;
-        Ok(true)
+        Ok(if behind.gone.is_empty() { Caught::Current } else { Caught::Swept })
     }
 
     /// What the index lacks; `None` if nothing. The manifest that is at hand need not be read.
@@ -240,6 +325,12 @@ impl Store {
         let unreadable =
             |name: &VersionName| matches!(manifests.read(name), Err(Error::Corrupt { .. } | Error::NotFound { .. }));
         missing.retain(|(name, _)| Some(name) == at_hand || !unreadable(name));
+        let mut lost = HashSet::new();
+        for name in &gone {
+            if unreadable(name) && self.has_tree(name)? {
+                lost.insert(name.clone());
+            }
+        }
         let Reflected { seq, chain } = reader.reflected()?;
         let history = self.history()?;
         let present = history.present()?;
@@ -251,7 +342,7 @@ impl Store {
         if missing.is_empty() && gone.is_empty() && lines.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Behind { missing, gone, lines }))
+        Ok(Some(Behind { missing, gone, lost, lines }))
     }
 
     /// A file that root made in somebody else's store is theirs.
@@ -268,6 +359,9 @@ impl Store {
 struct Behind {
     missing: Vec<(VersionName, ManifestFile)>,
     gone: Vec<VersionName>,
+    /// Those of them that are there but for a manifest that can be read: what the index knows of their trees may be
+    /// what makes it anew.
+    lost: HashSet<VersionName>,
     lines: Vec<HistoryLine>,
 }
 
@@ -312,7 +406,9 @@ impl ExclusiveStore<'_> {
     pub fn index_removed(&self) {
         let settle = || -> Result<()> {
             let Ok((mut index, true)) = self.open_index() else { return Ok(()) };
-            self.catch_up(&mut index, true, Held::Exclusive, None)?;
+            if self.catch_up_telling(&mut index, true, Held::Exclusive, None)? == Caught::Swept {
+                return Ok(());
+            }
             let mut writer = index.write()?;
             let _removed = writer.prune()?;
             writer.commit()

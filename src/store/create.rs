@@ -5,8 +5,10 @@
 
 use super::{Settings, Store};
 use crate::error::{Error, Refusal, Result};
-use crate::fsys::{Dir, durable, file, system};
+use crate::fsys::{Dir, SystemClock, durable, file, system};
+use crate::history::{History, State};
 use crate::layout::{self, Layout, PRIVATE_DIR_MODE, PUBLIC_DIR_MODE, PUBLIC_FILE_MODE};
+use crate::manifests::Manifests;
 use crate::model::{Action, Event, Format};
 
 /// Bytes kept back, so that gc can work on a disk without a free block.
@@ -66,12 +68,26 @@ pub fn create(layout: Layout, settings: Settings, options: CreateOptions) -> Res
     super::check_links(&layout, &dir, &root.open_dir(layout::VERSIONS)?)?;
     reserve(&dir)?;
     root.sync()?;
+    begin_history(&dir, &settings)?;
+    // Last: with it, this is a store.
     let format = Format::new(system::effective_uid() != 0, options.allow_network_fs);
     durable::write(&dir, layout::FORMAT, format.to_text().as_bytes(), PUBLIC_FILE_MODE)?;
     let store = Store::open(layout, settings)?;
-    store.record(vec![Event { outcome: "done".into(), ..Event::new(Action::Init) }])?;
     store.prepare_index()?;
     Ok((store, true))
+}
+
+/// Records the beginning, unless an `init` that died did. Where there are versions, a history that is not there was
+/// lost: that is for the operator to know.
+fn begin_history(dir: &Dir, settings: &Settings) -> Result<()> {
+    let history = History::new(dir.try_clone()?);
+    let manifests = Manifests::open(dir)?;
+    if history.present()?.state != State::Missing || !manifests.names()?.is_empty() {
+        return Ok(());
+    }
+    let who = system::actor(&settings.user_name);
+    let event = Event { who, outcome: "done".into(), ..Event::new(Action::Init) };
+    history.append(&SystemClock, settings.lock_timeout, vec![event]).map(drop)
 }
 
 /// A directory that anybody may list, whatever the umask and whatever the root hands down.

@@ -22,6 +22,7 @@ pub mod removal;
 pub mod resolve;
 pub mod source_cache;
 pub mod survey;
+pub mod trial;
 
 use std::num::NonZeroUsize;
 use std::ops::Deref;
@@ -31,7 +32,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::error::{Error, Refusal, Result};
 use crate::fsys::{Dir, LockFile, LockGuard, LockMode, SystemClock, system};
-use crate::history::History;
+use crate::history::{History, State};
 use crate::layout::{self, Layout};
 use crate::manifests::Manifests;
 use crate::model::format::FormatError;
@@ -235,7 +236,12 @@ impl Store {
     pub fn record(&self, events: Vec<Event>) -> Result<Vec<Event>> {
         let who = system::actor(&self.settings.user_name);
         let events = events.into_iter().map(|event| Event { who: who.clone(), ..event }).collect();
-        Ok(self.history()?.append(self.clock(), self.settings.lock_timeout, events)?.events)
+        let history = self.history()?;
+        // A log that somebody removed must not look sound again because one line was written.
+        if history.present()?.state == State::Missing && !self.manifests()?.names()?.is_empty() {
+            return Err(Error::corrupt("history", self.dir.path_of(layout::HISTORY), "it is gone"));
+        }
+        Ok(history.append(self.clock(), self.settings.lock_timeout, events)?.events)
     }
 
     /// Runs work on this store's own threads.
@@ -322,6 +328,13 @@ impl Store {
         let unknown = self.format.unwritable_because();
         let detail = || format!("writing needs features that this build does not know: {}", unknown.join(", "));
         (!unknown.is_empty()).then(detail)
+    }
+
+    /// Whether the format file tells nothing, rather than something that this build does not know.
+    pub fn has_damaged_format(&self) -> bool {
+        let text = self.dir.try_read(layout::FORMAT).ok().flatten();
+        self.format_problem.is_some()
+            && !text.is_some_and(|text| matches!(Format::parse(&text), Err(FormatError::Incompatible(_))))
     }
 
     /// Whether this user may write here.

@@ -4,18 +4,21 @@
 //! the index answers by one lookup in a B-tree, so that an import does not grow with the number of versions. Where
 //! there is no usable index, all manifests are read.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use super::SharedStore;
 use crate::error::{Error, Result};
+use crate::hash;
 use crate::index::Lookup;
 use crate::model::{Entry, Manifest, Node, ObjectKey, Placement};
+use crate::object::map::ObjectMap;
 use crate::object::{Published, Recorded};
 
 /// Objects of published manifests.
 pub struct PublishedObjects {
-    recent: HashMap<ObjectKey, Recorded>,
+    recent: ObjectMap,
+    /// Of big files only: who has a small one in memory need not ask.
     sizes: HashSet<u64>,
     index: Option<Mutex<Lookup>>,
 }
@@ -28,7 +31,7 @@ impl SharedStore<'_> {
     /// What the system refuses.
     pub fn published_objects(&self) -> Result<PublishedObjects> {
         let manifests = self.manifests()?;
-        let mut published = PublishedObjects { recent: HashMap::new(), sizes: HashSet::new(), index: None };
+        let mut published = PublishedObjects { recent: ObjectMap::default(), sizes: HashSet::new(), index: None };
         let mut names = manifests.names()?;
         if let Some(index) = self.usable_index()? {
             // The history's numbers say which is newest; one is enough, since the index knows the others.
@@ -40,8 +43,13 @@ impl SharedStore<'_> {
             }
         }
         for name in names {
-            match manifests.read(&name) {
-                Ok(manifest) => published.take(&manifest),
+            let mut told = ObjectMap::default();
+            let told_all = manifests.each_object(&name, |key, size, placement| {
+                let mtime = (placement.mtime_seconds, placement.mtime_nanoseconds);
+                told.insert(&key, Recorded { size, mtime });
+            });
+            match told_all {
+                Ok(_) => published.take(told),
                 // What cannot be read vouches for nothing.
                 Err(Error::Corrupt { .. } | Error::NotFound { .. }) => {}
                 Err(error) => return Err(error),
@@ -52,16 +60,12 @@ impl SharedStore<'_> {
 }
 
 impl PublishedObjects {
-    fn take(&mut self, manifest: &Manifest) {
-        let walked = manifest.walk(|_, entry, placement| {
-            if let Some((key, recorded)) = placement.and_then(|placement| object_of(manifest, entry, placement)) {
-                self.sizes.insert(recorded.size);
-                self.recent.insert(key, recorded);
-            }
-            Ok::<(), std::convert::Infallible>(())
-        });
-        match walked {
-            Ok(()) => {}
+    fn take(&mut self, told: ObjectMap) {
+        self.sizes.extend(told.iter().map(|(_, recorded)| recorded.size).filter(|size| *size > hash::WHOLE_BYTES));
+        if self.recent.is_empty() {
+            self.recent = told;
+        } else {
+            told.iter().for_each(|(key, recorded)| self.recent.insert(&key, recorded));
         }
     }
 }
@@ -76,7 +80,7 @@ pub fn object_of(manifest: &Manifest, entry: &Entry, placement: Placement) -> Op
 impl Published for PublishedObjects {
     fn lookup(&self, key: &ObjectKey) -> Result<Option<Recorded>> {
         if let Some(recorded) = self.recent.get(key) {
-            return Ok(Some(*recorded));
+            return Ok(Some(recorded));
         }
         match &self.index {
             Some(index) => index.lock().unwrap_or_else(PoisonError::into_inner).object(key),
@@ -85,6 +89,6 @@ impl Published for PublishedObjects {
     }
 
     fn may_have_size(&self, size: u64) -> bool {
-        self.sizes.contains(&size) || self.index.is_some() && !self.recent.is_empty()
+        size <= hash::WHOLE_BYTES || self.sizes.contains(&size) || self.index.is_some() && !self.recent.is_empty()
     }
 }

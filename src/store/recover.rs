@@ -11,13 +11,16 @@
 //! | entries in staging that nobody builds | died while building | removed; objects: see [`super::reclaim`] |
 //! | a file `.NAME.new` among manifests | died while writing it | removed |
 //! | a file `.probe-N` among versions | died while trying a link | removed |
+//! | `.was`, `.next` and their like among versions | died while switching | as [`crate::refs`] says |
+//! | `index.db.new`, `.history.new` | died while rebuilding the index, or beginning a segment | removed |
 //!
 //! What lies in trash and is in use by a process stays there until it no longer is.
 
+use super::catalog::REBUILT;
 use super::removal::{Trashed, leave_for_later, wanting};
 use super::{PROBE, SharedStore};
 use crate::error::Result;
-use crate::fsys::{Dir, remove};
+use crate::fsys::{Dir, durable, remove};
 use crate::layout;
 use crate::model::{Action, Event, SourceKind, VersionName};
 use crate::staging;
@@ -61,6 +64,10 @@ impl SharedStore<'_> {
             }
         }
         remove_files(self.versions(), |name| name.starts_with(PROBE.as_bytes()))?;
+        self.settle_links()?;
+        // Only who holds the store's lock alone builds one.
+        remove_files(self.dir(), |name| name.starts_with(REBUILT.as_bytes()))?;
+        self.history()?.sweep(self.settings().lock_timeout)?;
         let manifests = self.dir().open_dir(layout::MANIFESTS)?;
         let half_written = |name: &[u8]| name.starts_with(b".") && name.ends_with(b".new");
         if self.unsettled()?.is_empty()
@@ -77,6 +84,25 @@ impl SharedStore<'_> {
             self.settle(&name)?;
         }
         self.settle_trash()
+    }
+
+    /// Finishes or drops what a switch left that died.
+    fn settle_links(&self) -> Result<()> {
+        let switched = durable::temporary_name(layout::SWITCHED);
+        let names = [layout::WAS, layout::NEXT, layout::PREVIOUS_NEW, layout::FACTORY_NEW, &switched];
+        let items = self.versions().items()?;
+        let trial = durable::temporary_name(layout::TRIAL);
+        if !items.iter().any(|item| names.iter().any(|name| item.name.as_bytes() == name.as_bytes()))
+            && self.dir().try_stat(&trial)?.is_none()
+        {
+            return Ok(());
+        }
+        let refs = self.refs()?;
+        let links = refs.lock(self.settings().lock_timeout)?;
+        links.recover()?;
+        remove_files(self.versions(), |name| name == switched.as_bytes())?;
+        self.dir().remove_file_if_present(&trial)?;
+        self.versions().sync()
     }
 
     /// What no version needs.

@@ -140,6 +140,25 @@ impl Survey {
         }
     }
 
+    /// The version that an absent role should lead to: the recorded one, if its tree is there and the record can be
+    /// trusted.
+    ///
+    /// Nothing is expected of `previous` where `current` does not lead where it was recorded: a rollback that died
+    /// behind its switch leaves no `previous` and no record.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses to look.
+    pub fn missing(&self, store: &Store, role: Role) -> Result<Option<&VersionName>> {
+        let Some(recorded) = self.marks.roles.get(&role).filter(|_| self.history.is_trustworthy()) else {
+            return Ok(None);
+        };
+        let unrecorded = self.roles.version(Role::Current) != self.marks.roles.get(&Role::Current);
+        let explained = role == Role::Previous && unrecorded && self.roles.version(Role::Current).is_some();
+        let absent = matches!(self.roles.get(role), RoleLink::Absent);
+        Ok(if absent && !explained && store.has_tree(recorded)? { Some(recorded) } else { None })
+    }
+
     /// Roles that lead elsewhere than was recorded: somebody changed a link by hand, or a record was lost. Only
     /// meaningful while `refs.lock` is held, since every switch is recorded under it.
     ///

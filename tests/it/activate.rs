@@ -15,7 +15,7 @@ use tope_store::store::{Settings, Store};
 use crate::support::{Fixture, Outcome, Ran, redacted, releases, run_as, tree};
 
 tests![
-    what_is_configured_and_not_done_is_said,
+    services_are_left_alone_unless_a_restart_is_asked_for,
     the_first_activation_and_the_next,
     activating_what_is_current_changes_nothing,
     a_version_is_named_by_digest_prefix_or_role,
@@ -390,14 +390,18 @@ impl Drop for Stop<'_> {
     }
 }
 
-fn what_is_configured_and_not_done_is_said() -> Outcome {
+fn services_are_left_alone_unless_a_restart_is_asked_for() -> Outcome {
     let fixture = Fixture::new();
     tree::release(fixture.beside("source"), 1);
     fixture.import("source", "1.0.0");
-    assert!(!fixture.run(&["activate", "1.0.0"]).ok().stderr.contains("no effect"));
-    std::fs::write(fixture.config(), "[[service]]\nunit = \"a.service\"\n[notify]\ncommand = [\"/bin/true\"]\n")
-        .unwrap();
-    let said = fixture.run(&["activate", "1.0.0"]).ok().stderr;
-    assert!(said.contains("[[service]], [notify] in the configuration has no effect yet"), "{said}");
+    let asked = fixture.beside("asked").display().to_string();
+    let verbs = ["start", "stop", "restart", "status"];
+    let templates = verbs.map(|verb| format!("{verb} = [\"sh\", \"-c\", \"touch {asked}\", \"{{unit}}\"]\n")).concat();
+    let config = format!("[supervisor]\nkind = \"command\"\n{templates}[[service]]\nunit = \"a\"\nsettle = \"0s\"\n");
+    std::fs::write(fixture.config(), config).unwrap();
+    let ran = fixture.run(&["activate", "1.0.0"]).ok();
+    assert_eq!((ran.stderr.as_str(), fixture.beside("asked").exists()), ("", false));
+    fixture.run(&["activate", "1.0.0", "--restart=all"]).ok();
+    assert!(fixture.beside("asked").exists());
     Ok(())
 }

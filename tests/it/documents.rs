@@ -73,6 +73,7 @@ fn documents_hold_only_what_is_documented() -> Outcome {
         &["link", "--bin-dir", &bin],
         &["activate", "1.1.0"],
         &["status"],
+        &["boot-check"],
         &["rollback", "--reason", "why"],
         &["status"],
         &["note", "1.1.0", "known issue"],
@@ -87,8 +88,11 @@ fn documents_hold_only_what_is_documented() -> Outcome {
         &["confirm", "1.1.0"],
         &["history"],
         &["du"],
+        &["who", "--all"],
         &["rebuild-index"],
         &["verify"],
+        &["verify", "--repair"],
+        &["doctor", "--fix", "--bin-dir", &bin],
         &["gc", "--free", "1", "--dry-run"],
         &["gc", "--keep-last", "2"],
         &["remove", "1.2.0"],
@@ -97,24 +101,44 @@ fn documents_hold_only_what_is_documented() -> Outcome {
         if call[0] == "adopt" {
             tree::release(&by_hand, 9);
         }
-        let mut found = BTreeSet::new();
-        fields(&fixture.json(call), &mut found);
-        assert!(found.remove("schema"), "{call:?}");
-        let own = section(call[0]).expect("a section");
-        let mut documented = words(own);
-        for shape in ["Problems", "Entries"] {
-            if own.contains(&format!("*{shape}*")) {
-                documented.extend(words(DOCUMENTED.split_once(&format!("\n## {shape}\n")).expect("a section").1));
-            }
-        }
-        // "As `gc`, …"
-        if let Some(other) = own.trim_start().strip_prefix("As `").and_then(|rest| rest.split('`').next()) {
-            documented.extend(words(section(other).expect("a section")));
-        }
-        let unknown: Vec<_> = found.iter().filter(|name| !documented.contains(name.as_str())).collect();
-        assert!(unknown.is_empty(), "{call:?} has fields that schema/JSON.md does not: {unknown:?}");
+        assert_documented(call[0], &fixture.json(call));
     }
     Ok(())
+}
+
+/// A command's document has only fields that its section has; an error only those of errors.
+#[track_caller]
+pub fn assert_documented(command: &str, document: &Value) {
+    let mut found = BTreeSet::new();
+    fields(document, &mut found);
+    assert!(found.remove("schema"), "{command}: {document}");
+    if document.get("error").is_some() {
+        return;
+    }
+    let own = section(command).expect("a section");
+    let mut documented = words(own);
+    for shape in ["Problems", "Entries"] {
+        if own.contains(&format!("*{shape}*")) {
+            documented.extend(words(DOCUMENTED.split_once(&format!("\n## {shape}\n")).expect("a section").1));
+        }
+    }
+    // "As `gc`, …"
+    for other in own.split("s `").skip(1).filter_map(|rest| rest.split(['`', ' ']).next()) {
+        documented.extend(section(other).map(words).unwrap_or_default());
+    }
+    let unknown: Vec<_> = found.iter().filter(|name| !documented.contains(name.as_str())).collect();
+    assert!(unknown.is_empty(), "{command} has fields that schema/JSON.md does not: {unknown:?}");
+}
+
+/// The same for what `[notify]` is told.
+#[track_caller]
+pub fn assert_notice(notice: &Value) {
+    let mut found = BTreeSet::new();
+    fields(notice, &mut found);
+    assert!(found.remove("schema"), "{notice}");
+    let (_, own) = DOCUMENTED.split_once("\n## Notices\n").expect("a section");
+    let documented = words(own.split("\n## ").next().expect("a section"));
+    assert!(found.iter().all(|name| documented.contains(name.as_str())), "{notice}");
 }
 
 fn errors_are_documents_too() -> Outcome {

@@ -11,6 +11,7 @@ tests![
     the_switch_test_restores_when_it_fails,
     the_switch_test_says_that_it_takes_two_versions,
     the_links_are_dry_run_and_removed_by_the_script_too,
+    the_setup_is_verified_and_what_is_wrong_is_named,
 ];
 
 /// A device: a root, a directory of programs, and what its scripts are called with.
@@ -220,5 +221,23 @@ fn the_links_are_dry_run_and_removed_by_the_script_too() -> Outcome {
     assert!(program.is_file());
     device.shell("deploy/setup_symlinks.sh --remove");
     assert!(!program.is_symlink() && !device.fixture.path("services/device-api").is_symlink());
+    Ok(())
+}
+
+fn the_setup_is_verified_and_what_is_wrong_is_named() -> Outcome {
+    let device = Device::with(&["1.0.0"]);
+    let ran = device.try_shell("deploy/verify_setup.sh").expect(1);
+    assert!(ran.stderr.ends_with("FAILED: links, factory version\n"), "{ran:#?}");
+    assert!(ran.stdout.contains("would be created "), "{ran:#?}");
+    device.shell("deploy/setup_symlinks.sh");
+    device.shell("deploy/create_factory_version.sh 1.0.0");
+    let said = device.shell("deploy/verify_setup.sh");
+    assert!(said.ends_with("\nPASSED"), "{said}");
+    device.shell("chmod u+w /opt/tope/versions/v1.0.0/bin/device-api");
+    let ran = device.try_shell("deploy/verify_setup.sh").expect(1);
+    assert!(ran.stderr.contains("FAILED: trees"), "{ran:#?}");
+    device.shell("rm /opt/tope/versions/current");
+    let ran = device.try_shell("deploy/verify_setup.sh").expect(1);
+    assert!(ran.stderr.contains("current version"), "{ran:#?}");
     Ok(())
 }

@@ -15,7 +15,7 @@ tests![
 const LAYERS: &[&[&str]] = &[
     &["model", "config", "error", "observe", "clock"],
     &["fsys", "layout"],
-    &["scan", "hash", "archive"],
+    &["scan", "hash", "archive", "services"],
     &["object", "manifests", "history", "index", "staging", "materialise", "refs"],
     &["store", "ops"],
 ];
@@ -31,7 +31,6 @@ const SIDEWAYS: &[(&str, &str)] = &[
 /// Crates and the modules that may name them.
 const ROOMS: &[(&str, &[&str])] = &[
     ("rusqlite", &["index"]),
-    ("walkdir", &["scan"]),
     ("memmap2", &["hash"]),
     ("rustix", &["fsys"]),
     ("tar", &["archive"]),
@@ -42,6 +41,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("similar", &["model"]),
     ("semver", &["model"]),
     ("toml", &["model", "config"]),
+    ("ureq", &["services"]),
     ("clap", &["bin"]),
     ("indicatif", &["bin"]),
     ("signal_hook", &["bin"]),

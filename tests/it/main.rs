@@ -10,7 +10,15 @@ mod support;
 
 mod activate;
 mod adopt;
+mod archive;
+mod checker;
 mod confirm;
+mod container;
+mod corpus;
+#[cfg(target_arch = "x86_64")]
+mod crash;
+mod damage;
+mod doctor;
 mod documents;
 mod factory;
 mod full_disk;
@@ -27,20 +35,35 @@ mod pin;
 mod readme;
 mod real;
 mod remove;
+mod repair;
 mod rollback;
+mod services;
 mod status;
+mod supervise;
 mod verify;
+mod who;
 
 use libtest_mimic::Arguments;
 
 fn main() -> std::process::ExitCode {
+    if let Some(ended) = container::services::in_machine() {
+        return ended;
+    }
     let mut arguments = Arguments::from_args();
     // Loop mounts and many processes: more at once than processors only makes each slower.
     arguments.test_threads = arguments.test_threads.or(std::thread::available_parallelism().ok().map(usize::from));
     let tests = [
         activate::tests(),
         adopt::tests(),
+        archive::tests(),
+        checker::tests(),
         confirm::tests(),
+        container::tests(),
+        #[cfg(target_arch = "x86_64")]
+        crash::tests(),
+        corpus::tests(),
+        damage::tests(),
+        doctor::tests(),
         documents::tests(),
         factory::tests(),
         full_disk::tests(),
@@ -57,9 +80,13 @@ fn main() -> std::process::ExitCode {
         readme::tests(),
         real::tests(),
         remove::tests(),
+        repair::tests(),
         rollback::tests(),
+        services::tests(),
         status::tests(),
+        supervise::tests(),
         verify::tests(),
+        who::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit_code()
 }

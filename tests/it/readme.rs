@@ -16,6 +16,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("demo", "house::the_demo_runs_twice_without_a_network"),
     ("tests", "house::ci_runs_the_test_command_of_the_readme, and whoever runs this"),
     ("install", "a release build; only its form is looked at here"),
+    ("package", "container::package"),
     ("device", "the_installation_on_a_device_works_as_pasted"),
 ];
 
@@ -24,6 +25,7 @@ fn every_block_is_run_by_some_test() -> Outcome {
         readme::blocks().into_iter().map(|(word, _)| word).filter(|word| !word.is_empty()).collect();
     assert_eq!(words, ELSEWHERE.iter().map(|(word, _)| *word).collect::<Vec<_>>());
     assert_eq!(readme::block("install"), "cargo install --locked --path . --root /usr/local\n");
+    assert_eq!(readme::block("package"), "sh deploy/build_deb.sh\n");
     let text = include_str!("../../README.md");
     let others: Vec<&str> =
         text.lines().filter(|line| line.starts_with("```") && *line != "```" && !line.starts_with("```sh")).collect();

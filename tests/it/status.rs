@@ -37,6 +37,7 @@ fn the_document() -> Outcome {
             "recorded": null, "changed_by_hand": false,
         },
         "health": {"checked": true, "ok": true, "not_checked_because": null, "problems": [], "unseen": 0},
+        "trial": null, "degraded": null,
         "versions": 2, "without_tree": [], "unmanaged": [], "history": "sound", "history_detail": null,
         "abandoned": [], "free_bytes": "…", "free_inodes": "…", "format_obstacle": null,
     });

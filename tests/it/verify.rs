@@ -1,6 +1,6 @@
 //! `verify`: every kind of damage is found, and named by version and path.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -15,6 +15,7 @@ tests![
     damage_in_a_tree_is_named_by_version_and_path,
     damaged_manifests_history_and_links_are_found,
     one_version_can_be_verified_alone,
+    among_many_files_a_changed_inode_is_read,
 ];
 
 fn store() -> Fixture {
@@ -160,5 +161,43 @@ fn one_version_can_be_verified_alone() -> Outcome {
     assert_eq!(problems(&verify(&fixture, &["1.1.0"], 0)), Vec::<String>::new());
     assert_eq!(problems(&verify(&fixture, &["1.0.0"], 5)), ["missing v1.0.0 lib/lock"]);
     assert_eq!(verify(&fixture, &["9"], 3)["error"]["kind"], "not-found");
+    Ok(())
+}
+
+/// With many files the inodes of objects come from a listing: what is not the inode of its object must still be read.
+fn among_many_files_a_changed_inode_is_read() -> Outcome {
+    let fixture = Fixture::new();
+    for number in 0..700 {
+        tree::file(fixture.beside(format!("many/d{}/f{number}", number % 7)), format!("contents {number:03}"));
+    }
+    fixture.import("many", "1.0.0");
+    let top = fixture.path("versions/v1.0.0");
+    let [copied, swapped, forged, written] = ["d0/f0", "d1/f1", "d2/f2", "d3/f3"].map(|path| top.join(path));
+    // The same bytes with an inode of its own are no damage.
+    let replace = |path: &Path, bytes: &[u8]| {
+        let before = std::fs::metadata(path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        std::fs::write(path, bytes).unwrap();
+        std::fs::set_permissions(path, before.permissions()).unwrap();
+        std::fs::File::open(path).unwrap().set_modified(before.modified().unwrap()).unwrap();
+        assert_ne!(std::fs::metadata(path).unwrap().ino(), before.ino());
+    };
+    replace(&copied, b"contents 000");
+    assert_eq!(problems(&verify(&fixture, &["--quick"], 0)), Vec::<String>::new());
+    // Other bytes that look the same, and the inode of another object that looks the same.
+    replace(&forged, b"Contents 002");
+    std::fs::remove_file(&swapped).unwrap();
+    let other = object_of(&fixture, b"contents 699");
+    let time = std::fs::metadata(object_of(&fixture, b"contents 001")).unwrap().modified().unwrap();
+    std::fs::File::open(&other).unwrap().set_modified(time).unwrap();
+    std::fs::hard_link(&other, &swapped).unwrap();
+    overwrite(&written, b"contents 3", false);
+    let expected = ["content v1.0.0 d1/f1", "content v1.0.0 d2/f2", "size v1.0.0 d3/f3", "modified v1.0.0 d6/f699"];
+    let found = problems(&verify(&fixture, &["--quick"], 5));
+    let in_tree: Vec<_> = found.iter().filter(|problem| !problem.starts_with("object")).collect();
+    assert_eq!(in_tree, expected);
+    let refused = fixture.command().args(["activate", "1.0.0"]).output().unwrap();
+    let refused = Ran::of(&refused).expect(4);
+    assert!(refused.stderr.contains("4 problems, the first: d1/f1"), "{}", refused.stderr);
     Ok(())
 }

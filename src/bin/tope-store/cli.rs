@@ -89,6 +89,7 @@ pub enum Command {
     Activate(commands::activate::Arguments),
     Rollback(commands::rollback::Arguments),
     Confirm(commands::confirm::Arguments),
+    BootCheck(commands::boot_check::Arguments),
     Factory(commands::factory::Arguments),
     Link(commands::link::Arguments),
     Pin(commands::pin::Arguments),
@@ -97,11 +98,13 @@ pub enum Command {
     Status(commands::status::Arguments),
     History(commands::history::Arguments),
     Verify(commands::verify::Arguments),
+    Who(commands::who::Arguments),
+    Doctor(commands::doctor::Arguments),
 }
 
 impl Command {
     /// Whether the command must work whatever is wrong with the configuration: going back and looking.
     pub fn is_fire_exit(&self) -> bool {
-        matches!(self, Self::Rollback(_) | Self::Status(_))
+        matches!(self, Self::Rollback(_) | Self::BootCheck(_) | Self::Status(_) | Self::Doctor(_))
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::Serialize;
-use tope_store::config::{Config, DEFAULT_CONFIG_PATH, Supervisor};
+use tope_store::config::{Config, DEFAULT_CONFIG_PATH};
 use tope_store::error::{Error, Result, Shown, chain};
 use tope_store::layout::{self, Layout};
 use tope_store::store::{Settings, Store};
@@ -161,20 +161,20 @@ impl Context {
         }
     }
 
-    /// Says which configured things a switch does not do: better than to let somebody rely on them.
-    pub fn warn_unsupervised(&self) {
-        let set = [
-            ("[[service]]", !self.config.services.is_empty()),
-            ("[supervisor]", self.config.supervisor != Supervisor::default()),
-            ("[notify]", !self.config.notify.is_empty()),
-        ];
-        let names: Vec<&str> = set.iter().filter(|(_, set)| *set).map(|(name, _)| *name).collect();
-        if !names.is_empty() {
-            self.warn(format!(
-                "{} in the configuration has no effect yet: services are neither restarted nor watched, and nobody is told",
-                names.join(", ")
-            ));
-        }
+    /// Runs this very command as a transient unit, and gives its exit code.
+    pub fn run_outside(&self) -> Result<Exit> {
+        let own = std::env::current_exe().map_err(|error| Error::io("find", "this program", error))?;
+        let command: Vec<_> = std::iter::once(own.into_os_string()).chain(std::env::args_os().skip(1)).collect();
+        // The new unit is to see what this process sees.
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            let name = name.into_string().ok()?;
+            let kept =
+                name.starts_with("TOPE_") || ["PATH", "USER", "LOGNAME", "SUDO_USER", "NO_COLOR"].contains(&&*name);
+            kept.then_some((name, value))
+        });
+        let unit = format!("tope-store-switch-{}", std::process::id());
+        let code = tope_store::services::outside::run(&unit, &command, &variables.collect::<Vec<_>>())?;
+        Ok(Exit::from_code(code))
     }
 
     /// Reports an error and gives its exit code.

@@ -20,6 +20,10 @@ pub enum Exit {
     Corrupt = 5,
     /// A lock could not be had in time.
     Locked = 6,
+    /// A health check failed, and it was gone back to a version that holds.
+    RolledBack = 7,
+    /// No version holds: manual intervention is needed.
+    Degraded = 8,
     /// No store here, or one of a format that is not supported.
     NoStore = 9,
     /// Interrupted by the user.
@@ -27,6 +31,24 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// The code of another run of this program; an unknown one is a failure.
+    pub fn from_code(code: i32) -> Self {
+        let all = [
+            Self::Done,
+            Self::Failed,
+            Self::Usage,
+            Self::NotFound,
+            Self::Refused,
+            Self::Corrupt,
+            Self::Locked,
+            Self::RolledBack,
+            Self::Degraded,
+            Self::NoStore,
+            Self::Interrupted,
+        ];
+        all.into_iter().find(|exit| *exit as i32 == code).unwrap_or(Self::Failed)
+    }
+
     /// The code for an error.
     pub fn of(error: &Error) -> Self {
         match error.kind() {

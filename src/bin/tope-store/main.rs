@@ -13,6 +13,7 @@ use cli::Cli;
 use context::Context;
 
 fn main() -> std::process::ExitCode {
+    tope_store::fsys::system::bound_heap();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),

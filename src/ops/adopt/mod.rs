@@ -129,7 +129,7 @@ fn adopt_one(job: &Job<'_>) -> Result<Adopted> {
     if let Some((passed, dry)) = rehearsed.filter(|_| job.options.mode == Mode::DryRun) {
         return Ok(Adopted { import: job.report(&passed, &dry, None), displaced_in_use: false });
     }
-    let Built { run, mut passed, read } = job.build(&scan, &reader, &tally)?;
+    let Built { run, mut passed, noted } = job.build(&scan, &reader, &tally)?;
     note.write(run.dir())?;
     run.dir().sync_file_system()?;
     let publishing = job.store.publish_lock()?;
@@ -139,7 +139,7 @@ fn adopt_one(job: &Job<'_>) -> Result<Adopted> {
         _ => return Err(changed),
     }
     shared_state::seed(job.store, &run, &passed.trees, passed.root, &passed.shared, Some(&source))?;
-    reader.remember(&read);
+    noted.remember(job.store);
     // From here on nothing of ours may keep the displaced tree in use.
     drop(reader);
     drop(source);

@@ -4,6 +4,9 @@
 //! was recorded, and is it the very inode of its object? A file that is another inode was rotated, copied, or replaced
 //! by hand: only such a file is read. A *full* check reads every file, each inode once per [`Checker`].
 //!
+//! It costs one look per file and one listing per directory: the inodes of objects come from a listing of `objects/`
+//! ([`Listing`]), and only an object that is not the expected inode there is looked at itself.
+//!
 //! - Private files belong to a service, and so does everything beside them: nothing is said about them.
 //! - At a shared path stands a link; what it leads to is no part of the version.
 //! - A directory may have lost its write bits: those of the factory version have.
@@ -14,23 +17,24 @@
 //! is counted ([`Checked::unseen`]), never guessed.
 
 mod objects;
+mod pass;
 mod problem;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use crate::error::{Error, Result, Shown, chain};
-use crate::fsys::{Dir, Kind, Stat, file};
+use crate::error::{Error, Result};
+use crate::fsys::{Dir, Stat, file};
 use crate::hash;
 use crate::layout;
-use crate::materialise::plan::{Contents, Plan, PlanDir, PlanFile, What, plan};
-use crate::model::metadata::WRITE_BITS;
-use crate::model::{ContentId, Manifest, Metadata, ObjectKey, TreePath, VersionName, XattrDigest};
-use crate::object::Recorded;
-use crate::object::check::{Fault, by_stat, digest};
-use crate::observe::{self, Observer, Stage, Work};
+use crate::materialise::plan::{Contents, plan};
+use crate::model::{ContentId, Manifest, ObjectKey, TreePath, VersionName, XattrDigest};
+use crate::object::check::digest;
+use crate::object::listing::Listing;
+use crate::observe::{Observer, Stage, Work};
 use crate::store::Store;
+
+use pass::{Pass, Tally};
 
 pub use problem::{Checked, Problem, ProblemKind};
 
@@ -74,6 +78,19 @@ pub enum Expect {
     OwnInodes,
 }
 
+/// What becomes of names that the manifest does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Strangers {
+    Report,
+    Ignore,
+}
+
+/// Versions with fewer files are checked object by object: listing all of `objects/` would cost more.
+const LISTING_PAYS: usize = 500;
+
+/// A manifest of this length has more files than that: a file takes some fifty bytes of it, most of them a hash.
+const LONG_MANIFEST_BYTES: u64 = 64 << 10;
+
 /// The bytes of an inode, and its attributes.
 type Hashed = (ContentId, Option<Box<XattrDigest>>);
 
@@ -85,6 +102,9 @@ pub struct Checker<'a> {
     observer: &'a dyn Observer,
     /// Absent for users who may not look into it.
     objects: Option<Dir>,
+    strangers: Strangers,
+    /// Made when it first pays.
+    listing: OnceLock<Listing>,
     hashed: Mutex<HashMap<(u64, u64), Hashed>>,
 }
 
@@ -115,7 +135,15 @@ impl<'a> Checker<'a> {
             Err(error) if error.is_io(std::io::ErrorKind::PermissionDenied) => None,
             Err(error) => return Err(error),
         };
-        Ok(Self { store, depth, from, observer, objects, hashed: Mutex::default() })
+        let (strangers, listing) = (Strangers::Report, OnceLock::new());
+        Ok(Self { store, depth, from, observer, objects, strangers, listing, hashed: Mutex::default() })
+    }
+
+    /// The same without looking for names that the manifest does not know, which are no damage: no directory of the
+    /// tree has to be listed.
+    #[must_use]
+    pub fn ignoring_strangers(self) -> Self {
+        Self { strangers: Strangers::Ignore, ..self }
     }
 
     /// Compares a version's tree with its manifest, directories side by side on the store's threads.
@@ -125,7 +153,14 @@ impl<'a> Checker<'a> {
     /// [`Error::Interrupted`]; what keeps it from looking at all. What is wrong with the tree is no error.
     pub fn version(&self, manifest: &Manifest, expect: Expect) -> Result<Checked> {
         let name = &manifest.facts.name;
-        let plan = plan(Contents::of(manifest)).ok_or_else(|| {
+        let list = || {
+            if manifest.placements.len() >= LISTING_PAYS {
+                self.list_objects();
+            }
+        };
+        let prepare = || rayon::join(|| plan(Contents::of(manifest)), list);
+        let (plan, ()) = self.store.in_pool(prepare)?;
+        let plan = plan.ok_or_else(|| {
             Error::corrupt("manifest", layout::MANIFESTS, format!("the trees of {name} are not whole"))
         })?;
         let names: usize = plan.directories.iter().map(|directory| directory.files.len() + 1).sum();
@@ -140,13 +175,45 @@ impl<'a> Checker<'a> {
             failure: OnceLock::new(),
         };
         match self.store.versions().open_dir(name) {
-            Ok(top) => {
-                let top = Arc::new(top);
-                self.store.in_pool(|| rayon::scope(|scope| pass.start(scope, 0, top)))?;
-            }
+            Ok(top) => self.store.in_pool(|| rayon::scope(|scope| pass.start(scope, 0, top)))?,
             Err(error) => pass.cannot_enter(&TreePath::top(), &error)?,
         }
         pass.finish()
+    }
+
+    /// Reads a version's manifest, and looks at the objects meanwhile if it is a long one; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if it cannot be trusted; the system refuses.
+    pub fn manifest(&self, version: &VersionName) -> Result<Option<Manifest>> {
+        let stat = self.store.manifests()?.stat(version)?;
+        let list = || {
+            if stat.is_some_and(|stat| stat.size >= LONG_MANIFEST_BYTES) {
+                self.list_objects();
+            }
+        };
+        let (manifest, ()) = self.store.in_pool(|| rayon::join(|| self.store.manifest(version), list))?;
+        manifest
+    }
+
+    fn list_objects(&self) {
+        if let Some(objects) = &self.objects
+            && self.listing.get().is_none()
+        {
+            // If another thread was faster, its listing serves as well.
+            drop(self.listing.set(Listing::read(objects)));
+        }
+    }
+
+    /// Whether an inode of a tree is the one of this object.
+    fn is_object(&self, key: &ObjectKey, stat: &Stat) -> Result<bool> {
+        match &self.objects {
+            Some(_) if self.listing.get().is_some_and(|listing| listing.is(key, stat)) => Ok(true),
+            Some(objects) => Ok(objects.try_stat(key.path())?.is_some_and(|object| object.same_inode(stat))),
+            // Where one may not look, a file with other names is taken for a link to its object.
+            None => Ok(stat.links > 1),
+        }
     }
 
     /// Reads an inode unless it was read before.
@@ -162,245 +229,10 @@ impl<'a> Checker<'a> {
         if self.from == ReadFrom::Medium {
             file::forget_cached(&opened);
         }
-        let (content, size) =
-            hash::stream(&opened, hash::Threads::One).map_err(|error| Error::io("read", path(), error))?;
+        let (content, size) = hash::whole(&opened, stat.size).map_err(|error| Error::io("read", path(), error))?;
         self.observer.work(Work::ReadBytes, size);
         let hashed = (content, attributes);
         lock().insert(id, hashed.clone());
         Ok(hashed)
-    }
-}
-
-#[derive(Default)]
-struct Tally {
-    entries: AtomicU64,
-    hashed_files: AtomicU64,
-    own_inodes: AtomicU64,
-    linked_files: AtomicU64,
-    unseen: AtomicU64,
-}
-
-/// One version being checked.
-struct Pass<'a> {
-    checker: &'a Checker<'a>,
-    plan: &'a Plan,
-    version: &'a VersionName,
-    expect: Expect,
-    tally: Tally,
-    problems: Mutex<Vec<Problem>>,
-    failure: OnceLock<Error>,
-}
-
-impl Pass<'_> {
-    fn finish(self) -> Result<Checked> {
-        if let Some(error) = self.failure.into_inner() {
-            return Err(error);
-        }
-        let mut problems = self.problems.into_inner().unwrap_or_else(PoisonError::into_inner);
-        problems.sort_unstable();
-        let Tally { entries, hashed_files, own_inodes, linked_files, unseen } = self.tally;
-        Ok(Checked {
-            problems,
-            entries: entries.into_inner(),
-            hashed_files: hashed_files.into_inner(),
-            own_inodes: own_inodes.into_inner(),
-            linked_files: linked_files.into_inner(),
-            unseen: unseen.into_inner(),
-        })
-    }
-
-    fn report(&self, path: &TreePath, kind: ProblemKind, detail: impl Into<String>) {
-        let problem = Problem { path: path.clone(), kind, version: self.version.clone(), detail: detail.into() };
-        self.problems.lock().unwrap_or_else(PoisonError::into_inner).push(problem);
-    }
-
-    fn start<'s>(&'s self, scope: &rayon::Scope<'s>, at: usize, dir: Arc<Dir>) {
-        if self.failure.get().is_none()
-            && let Err(error) = self.directory(scope, at, &dir)
-        {
-            drop(self.failure.set(error));
-        }
-    }
-
-    fn directory<'s>(&'s self, scope: &rayon::Scope<'s>, at: usize, dir: &Arc<Dir>) -> Result<()> {
-        let directory = &self.plan.directories[at];
-        if at != 0 {
-            self.directory_itself(directory, dir)?;
-        }
-        self.tally.entries.fetch_add(1 + directory.files.len() as u64, Relaxed);
-        for file in &directory.files {
-            observe::check(self.checker.observer)?;
-            let path = directory.path.join(&file.name);
-            if let Err(error) = self.file(&path, dir, file) {
-                self.cannot_look(&path, &error)?;
-            }
-            self.checker.observer.work(Work::Files, 1);
-        }
-        if let Err(error) = self.strangers(directory, dir) {
-            self.cannot_look(&directory.path, &error)?;
-        }
-        for &child in &directory.children {
-            let dir = Arc::clone(dir);
-            scope.spawn(move |scope| {
-                let path = &self.plan.directories[child].path;
-                match dir.open_dir(path.components().last().unwrap_or_default()) {
-                    Ok(inner) => self.start(scope, child, Arc::new(inner)),
-                    Err(error) => {
-                        if let Err(error) = self.cannot_enter(path, &error) {
-                            drop(self.failure.set(error));
-                        }
-                    }
-                }
-            });
-        }
-        Ok(())
-    }
-
-    fn directory_itself(&self, directory: &PlanDir, dir: &Dir) -> Result<()> {
-        let (stat, expected) = (dir.stat_self()?, &directory.metadata);
-        if stat.mode != expected.mode && stat.mode != expected.mode & !WRITE_BITS {
-            let detail = format!("its mode is {:04o} instead of {:04o}", stat.mode, expected.mode);
-            self.report(&directory.path, ProblemKind::Mode, detail);
-        }
-        self.owner(&directory.path, &stat, (expected.uid, expected.gid));
-        if self.checker.depth == Depth::Full && file::xattrs(dir, || dir.path().to_owned())? != expected.xattrs {
-            self.report(&directory.path, ProblemKind::Attributes, Fault::Xattrs.to_string());
-        }
-        Ok(())
-    }
-
-    fn owner(&self, path: &TreePath, stat: &Stat, expected: (u32, u32)) {
-        if (stat.uid, stat.gid) != expected {
-            let fault = Fault::Owner { expected, found: (stat.uid, stat.gid) };
-            self.report(path, ProblemKind::Owner, fault.to_string());
-        }
-    }
-
-    fn file(&self, path: &TreePath, dir: &Dir, file: &PlanFile) -> Result<()> {
-        if matches!(file.what, What::Private { .. } | What::PrivateEmpty { .. }) {
-            return Ok(());
-        }
-        let Some(stat) = dir.try_stat(&file.name)? else {
-            self.report(path, ProblemKind::Missing, "it is not there");
-            return Ok(());
-        };
-        match &file.what {
-            What::Private { .. } | What::PrivateEmpty { .. } => Ok(()),
-            What::Object { key, recorded } => self.object(path, (dir, file.name.as_bytes()), &stat, key, *recorded),
-            What::Empty { metadata } => {
-                self.empty(path, &stat, metadata);
-                Ok(())
-            }
-            What::Symlink { target, owner } => {
-                if stat.kind != Kind::Symlink {
-                    self.report(path, ProblemKind::Type, format!("it is {}", stat.kind.describe()));
-                    return Ok(());
-                }
-                let found = dir.read_link(&file.name)?;
-                if found != *target {
-                    let detail = format!("it leads to {} instead of {}", Shown::bytes(&found), Shown::bytes(target));
-                    self.report(path, ProblemKind::Target, detail);
-                }
-                self.owner(path, &stat, *owner);
-                Ok(())
-            }
-        }
-    }
-
-    fn empty(&self, path: &TreePath, stat: &Stat, expected: &Metadata) {
-        if stat.kind != Kind::File {
-            self.report(path, ProblemKind::Type, Fault::Kind(stat.kind).to_string());
-        } else if stat.size != 0 {
-            self.report(path, ProblemKind::Size, Fault::Size { expected: 0, found: stat.size }.to_string());
-        } else if stat.mode != expected.mode {
-            let fault = Fault::Mode { expected: expected.mode, found: stat.mode };
-            self.report(path, ProblemKind::Mode, fault.to_string());
-        } else {
-            self.owner(path, stat, (expected.uid, expected.gid));
-        }
-    }
-
-    fn object(
-        &self,
-        path: &TreePath,
-        (dir, name): (&Dir, &[u8]),
-        stat: &Stat,
-        key: &ObjectKey,
-        recorded: Recorded,
-    ) -> Result<()> {
-        if let Err(fault) = by_stat(stat, key, Some(&recorded)) {
-            self.report(path, ProblemKind::of(&fault), fault.to_string());
-            return Ok(());
-        }
-        let linked = match &self.checker.objects {
-            Some(objects) => objects.try_stat(key.to_string())?.is_some_and(|object| object.same_inode(stat)),
-            // Where one may not look, a file with other names is taken for a link to its object.
-            None => stat.links > 1,
-        };
-        if linked { &self.tally.linked_files } else { &self.tally.own_inodes }.fetch_add(1, Relaxed);
-        let as_expected = linked || (self.expect == Expect::OwnInodes && stat.links == 1);
-        if as_expected && self.checker.depth == Depth::Quick {
-            return Ok(());
-        }
-        let (content, attributes) = self.checker.hash(dir, name, stat)?;
-        self.tally.hashed_files.fetch_add(1, Relaxed);
-        let fault = if content != key.content {
-            Fault::Content
-        } else if attributes != key.class.xattrs {
-            Fault::Xattrs
-        } else {
-            return Ok(());
-        };
-        self.report(path, ProblemKind::of(&fault), fault.to_string());
-        Ok(())
-    }
-
-    /// Reports names that do not belong into a directory, unless a service has files of its own there.
-    fn strangers(&self, directory: &PlanDir, dir: &Dir) -> Result<()> {
-        if directory.holds_private_files() {
-            return Ok(());
-        }
-        let children = directory.children.iter().map(|child| &self.plan.directories[*child].path);
-        let mut known: Vec<&[u8]> = children.map(|path| path.components().last().unwrap_or_default()).collect();
-        known.extend(directory.files.iter().map(|file| file.name.as_bytes()));
-        known.sort_unstable();
-        for item in dir.items()?.iter().filter(|item| known.binary_search(&item.name.as_bytes()).is_err()) {
-            let detail = format!("{} that is no part of the version", item.kind.describe());
-            self.report(&directory.path.join(&item.name), ProblemKind::Unexpected, detail);
-        }
-        Ok(())
-    }
-
-    fn cannot_enter(&self, path: &TreePath, error: &Error) -> Result<()> {
-        use std::io::ErrorKind::{NotADirectory, NotFound};
-        // With O_NOFOLLOW a symbolic link to a directory answers so as well.
-        let something_else = error.is_io(NotADirectory) || error.raw_os_error() == Some(libc::ELOOP);
-        if error.is_io(NotFound) {
-            self.report(path, ProblemKind::Missing, "it is not there");
-        } else if something_else {
-            self.report(path, ProblemKind::Type, "it is not a directory");
-        } else {
-            return self.cannot_look(path, error);
-        }
-        Ok(())
-    }
-
-    /// What cannot be read is a finding; what this user may not read is none.
-    fn cannot_look(&self, path: &TreePath, error: &Error) -> Result<()> {
-        match error {
-            Error::Interrupted => Err(Error::Interrupted),
-            error if error.is_io(std::io::ErrorKind::PermissionDenied) => {
-                self.tally.unseen.fetch_add(1, Relaxed);
-                Ok(())
-            }
-            error if error.is_io(std::io::ErrorKind::NotFound) => {
-                self.report(path, ProblemKind::Missing, "it vanished while it was looked at");
-                Ok(())
-            }
-            error => {
-                self.report(path, ProblemKind::Unreadable, chain(error));
-                Ok(())
-            }
-        }
     }
 }

@@ -56,7 +56,7 @@ pub fn protect(store: &Store, manifest: &Manifest, own_inodes: bool) -> Result<P
 fn protect_files(directory: &PlanDir, dir: &Dir, protected: &mut Protected) -> Result<()> {
     for object in directory.files.iter().filter(|file| matches!(file.what, What::Object { .. })) {
         let opened = dir.open_file(&object.name)?;
-        let stat = crate::fsys::dir::stat_file(&opened, || dir.path_of(&object.name))?;
+        let stat = crate::fsys::stat::stat_file(&opened, || dir.path_of(&object.name))?;
         if stat.kind == Kind::File && stat.links == 1 {
             set_flag(&opened, dir, protected)?;
         } else {

@@ -6,10 +6,11 @@ use super::tally::Tally;
 use crate::error::Result;
 use crate::fsys::{Dir, Kind, Space, Stat, system};
 use crate::model::glob::PathPatterns;
-use crate::model::{ContentId, TreeId, TreePath, TreeSet};
+use crate::model::{TreeId, TreePath, TreeSet};
 use crate::observe::Observer;
 use crate::scan::{self, Scan};
 use crate::store::Store;
+use crate::store::source_cache::CachedContent;
 
 use std::collections::HashMap;
 
@@ -44,16 +45,18 @@ pub fn directory(store: &Store, source: &Dir, observer: &dyn Observer) -> Result
         };
         let pass = Ingest {
             scan: &scan,
+            source,
             objects: None,
             ownership: store.ownership(),
             rules: &rules,
             cached: &|stat| known.get(stat),
             own_inodes: &|_| None,
+            settled: &|_| false,
             private: PrivateFiles::Copied,
             tally: &Tally::default(),
             observer,
         };
-        let ingested = ingest::run(&pass, source, None)?;
+        let ingested = ingest::run(&pass, None)?;
         Ok(Digested { root: ingested.root, trees: ingested.trees, skipped: scan.skipped })
     })?
 }
@@ -62,20 +65,19 @@ pub fn directory(store: &Store, source: &Dir, observer: &dyn Observer) -> Result
 #[derive(Debug, Default)]
 pub(super) struct KnownContents {
     device: u64,
-    by_inode: HashMap<u64, ContentId>,
+    by_inode: HashMap<u64, CachedContent>,
 }
 
 impl KnownContents {
     /// Those of a source.
     pub(super) fn of(store: &Store, source: &Dir, scan: &Scan) -> Result<Self> {
-        let files = scan.directories.iter().flat_map(|directory| &directory.files);
-        let stats = files.map(|file| &file.stat).filter(|stat| stat.kind == Kind::File);
+        let stats = scan.files().map(|file| &file.stat).filter(|stat| stat.kind == Kind::File);
         let by_inode = store.cached_contents(Space::of(source)?.file_system_id, stats);
         Ok(Self { device: source.stat_self()?.device, by_inode })
     }
 
     /// That of one file.
-    pub(super) fn get(&self, stat: &Stat) -> Option<ContentId> {
+    pub(super) fn get(&self, stat: &Stat) -> Option<CachedContent> {
         self.by_inode.get(&stat.inode).copied().filter(|_| stat.device == self.device)
     }
 }

@@ -93,6 +93,25 @@ pub struct Report {
 ///
 /// In all these cases nothing was changed.
 pub fn rollback(store: &Store, options: &Options, observer: &dyn Observer) -> Result<Report> {
+    go_back(store, options, None, observer)
+}
+
+/// What a switch back belongs to.
+pub(super) struct Supervised<'a> {
+    /// Called with the target and its level under `refs.lock`, right before the switch; an error keeps it from being
+    /// made.
+    pub guard: &'a dyn Fn(&LockedRefs<'_>, &VersionName, u8) -> Result<()>,
+    /// Versions that are no way back.
+    pub excluded: &'a [VersionName],
+}
+
+/// The same as a step of something larger.
+pub(super) fn go_back(
+    store: &Store,
+    options: &Options,
+    supervised: Option<&Supervised<'_>>,
+    observer: &dyn Observer,
+) -> Result<Report> {
     let start = Instant::now();
     store.check_user()?;
     let warnings = Warnings::new(observer);
@@ -101,7 +120,7 @@ pub fn rollback(store: &Store, options: &Options, observer: &dyn Observer) -> Re
     let locked = refs.lock(timeout)?;
     locked.recover()?;
     let survey = store.survey_with(locked.read()?)?;
-    let attempt = Attempt { store, options, warnings: &warnings, survey, start };
+    let attempt = Attempt { store, options, supervised, warnings: &warnings, survey, start };
     attempt.warn_of_history();
     let candidates = attempt.candidates()?;
     let report = match candidates {
@@ -138,6 +157,7 @@ enum Candidates {
 struct Attempt<'a> {
     store: &'a Store,
     options: &'a Options,
+    supervised: Option<&'a Supervised<'a>>,
     warnings: &'a Warnings<'a>,
     survey: Survey,
     start: Instant,
@@ -206,6 +226,10 @@ impl Attempt<'_> {
             };
             if self.current() == Some(&version) {
                 passed.push(format!("{role} is {version}, which is current"));
+                continue;
+            }
+            if self.supervised.is_some_and(|supervised| supervised.excluded.contains(&version)) {
+                passed.push(format!("{role} is {version}, which failed already"));
                 continue;
             }
             let candidate = self.candidate(Some(role), version);
@@ -309,6 +333,9 @@ impl Attempt<'_> {
     }
 
     fn switch(&self, locked: &LockedRefs<'_>, chosen: &Candidate) -> Result<Report> {
+        if let Some(supervised) = self.supervised {
+            (supervised.guard)(locked, &chosen.version, self.level(chosen.role))?;
+        }
         let switch = match chosen.role {
             Some(Role::Previous) => locked.roll_back_to_previous()?,
             Some(Role::Factory) => locked.roll_back_to_factory()?,
@@ -340,6 +367,9 @@ impl Attempt<'_> {
         let marked_bad = bad.is_some();
         events.extend(bad);
         let recorded = switching::record(self.store, events, self.warnings);
+        if self.supervised.is_none() {
+            switching::end_trial(self.store, locked, self.warnings);
+        }
         Ok(Report {
             from,
             to,

@@ -130,18 +130,18 @@ fn a_file_that_vanishes_stops_the_import() -> Outcome {
 }
 
 fn a_directory_that_vanishes_stops_the_import() -> Outcome {
-    // Scanning opens it as well: the second opening is the one that is held up.
+    // Scanning opens it as well: the second opening is the one that is held up. One without files is not opened again.
     let (fixture, source) = prepared();
     let before = Traces::of(&fixture);
-    std::fs::create_dir(source.join("empty/inner")).unwrap();
     let inner = source.join("empty/inner");
+    tree::file(inner.join("file"), "in it");
     let above = source.join("empty");
     let inject = ["-P", above.to_str().unwrap(), "-e", "inject=openat:delay_enter=600000:when=2"];
     // One thread, since calls are counted for each.
     let child = traced(&fixture, &inject, &arguments(&source, "1.0", &["--jobs=1"]))?.spawn().unwrap();
     wait_until_it_reads(&fixture);
     std::thread::sleep(std::time::Duration::from_millis(100));
-    std::fs::remove_dir(&inner).unwrap();
+    std::fs::remove_dir_all(&inner).unwrap();
     let message = error_of(&finish(child).expect(1), "source");
     assert!(message.contains("empty/inner") && message.contains("vanished"), "{message}");
     before.expect_unchanged(&fixture);

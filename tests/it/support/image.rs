@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use super::{Outcome, Skipped, needs_program, needs_root};
 
@@ -56,9 +57,21 @@ impl Image {
         run(Command::new("mount").arg("-o").arg(options.join(",")).arg(self.file()).arg(self.mounted()))
     }
 
-    /// Unmounts it.
+    /// Unmounts it, and waits until it is gone everywhere: a container that is being started or torn down holds mounts of
+    /// its own for a moment, and who mounts the image then gets the same file system once more, in the state it is in.
     pub fn unmount(&self) -> Outcome {
-        run(Command::new("umount").arg(self.mounted()))
+        let until = Instant::now() + Duration::from_secs(60);
+        // A program that another test is just starting holds copies of our files until it is itself.
+        while let Err(Skipped(why)) = run(Command::new("umount").arg(self.mounted())) {
+            assert!(why.contains("busy") && Instant::now() < until, "{why}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let attached = || Command::new("losetup").arg("-j").arg(self.file()).output().expect("losetup runs").stdout;
+        while !attached().is_empty() {
+            assert!(Instant::now() < until, "{} is still in use", self.file().display());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
     }
 
     /// The file that holds it.
@@ -84,7 +97,7 @@ impl Drop for Image {
     }
 }
 
-fn run(command: &mut Command) -> Outcome {
+pub(super) fn run(command: &mut Command) -> Outcome {
     let output = command.output().map_err(|error| Skipped(format!("cannot run {command:?}: {error}")))?;
     match output.status.success() {
         true => Ok(()),

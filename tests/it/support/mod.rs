@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses what it needs")]
 
+pub mod container;
 pub mod image;
 pub mod readme;
 pub mod tree;
@@ -55,9 +56,10 @@ pub fn needs_program(program: &str) -> Outcome {
     if found { Ok(()) } else { Err(Skipped(format!("needs the program {program}"))) }
 }
 
-/// The binary under test.
+/// The binary under test: the one that was built with the tests, or the one that `TOPE_BINARY` names.
 pub fn binary() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_tope-store"))
+    static BINARY: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    BINARY.get_or_init(|| std::env::var_os("TOPE_BINARY").unwrap_or(env!("CARGO_BIN_EXE_tope-store").into()).into())
 }
 
 /// What a run of the command gave.
@@ -120,6 +122,11 @@ impl Fixture {
         let fixture = Self { dir: dir.into(), _temporary: None };
         fixture.run(&["init"]).ok();
         fixture
+    }
+
+    /// What is in a directory already.
+    pub fn at(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), _temporary: None }
     }
 
     /// The store's root.

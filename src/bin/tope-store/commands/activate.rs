@@ -4,10 +4,12 @@ use clap::Args;
 use serde::Serialize;
 use tope_store::error::Result;
 use tope_store::model::Selector;
-use tope_store::ops::activate::{Options, Report, activate};
+use tope_store::ops::activate::{Options, Report, activate, sentence};
 use tope_store::ops::check::Depth;
+use tope_store::ops::supervise;
 use tope_store::ops::switching::{BadVersions, Verify};
 
+use super::supervised::{Which, conclude, with_services};
 use crate::context::Context;
 use crate::exit::Exit;
 
@@ -16,16 +18,24 @@ use crate::exit::Exit;
 #[command(after_help = "Examples:
   tope-store activate 1.2.0
   tope-store activate t1:3fa9 --reason 'ticket 812'
+  tope-store activate 1.2.0 --restart                restart what differs, watch it, go back if it does not hold
   tope-store activate 1.1.0 --force                  although it is marked bad
 
 The version is compared with its manifest first. One that fails is refused with exit code 4, as is a bad one.
-Activating what is current changes nothing. --json gives from, to, level (0), outcome (done, unchanged).")]
+Activating what is current changes nothing. --json gives from, to, level (0), outcome (done, unchanged).
+
+With --restart the services of the configuration (or those whose units run from current) are restarted and watched. If
+they do not hold, it goes back to previous, and if that does not hold either, to factory: exit code 7. If nothing holds,
+the least bad version runs: exit code 8.")]
 pub struct Arguments {
     /// A version, a role, or the beginning of a digest (t1:...)
     version: Selector,
     /// How closely to check it before: every name, every byte, or not at all
     #[arg(long, value_name = "HOW", default_value = "quick")]
     pub verify: Check,
+    /// Restart services and watch them: those for which the versions differ, or all
+    #[arg(long, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "changed")]
+    restart: Option<Which>,
     /// Take a version that is marked bad all the same
     #[arg(long)]
     force: bool,
@@ -92,16 +102,6 @@ pub fn outcome(changed: bool) -> &'static str {
     if changed { "done" } else { "unchanged" }
 }
 
-/// What happened, in a sentence.
-pub fn sentence(report: &Report) -> String {
-    let Report { from, to, .. } = report;
-    match (report.changed, from) {
-        (false, _) => format!("{to} is current already"),
-        (true, Some(from)) => format!("current is now {to} (was {from})"),
-        (true, None) => format!("current is now {to}"),
-    }
-}
-
 /// Says what the user should know.
 pub fn say_warnings(context: &Context, external_changes: &[String], warnings: &[String]) {
     for change in external_changes {
@@ -118,10 +118,16 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     };
     let store = context.store()?;
     let progress = context.progress();
+    if let Some(which) = arguments.restart {
+        let switched = with_services(context, &store, which.restart(), |supervision| {
+            supervise::activate(&store, &arguments.version, &options, supervision, &progress)
+        })?;
+        drop(progress);
+        return switched.map_or_else(Ok, |report| conclude(context, &store, &report));
+    }
     let report = activate(&store, &arguments.version, &options, &progress)?;
     drop(progress);
     say_warnings(context, &report.external_changes, &report.warnings);
     context.answer(&Document::of(&report), |out| writeln!(out, "{}", sentence(&report)))?;
-    context.warn_unsupervised();
     Ok(Exit::Done)
 }

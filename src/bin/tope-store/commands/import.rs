@@ -8,12 +8,12 @@ use serde::Serialize;
 use tope_store::error::{Error, Result};
 use tope_store::model::{Selector, VersionName};
 use tope_store::object::LinkPolicy;
-use tope_store::ops::activate::{self, Report as Activated};
+use tope_store::ops::activate::{self, Report as Activated, sentence};
 use tope_store::ops::import::pyc::PycPolicy;
 use tope_store::ops::import::{Input, Mode, Options, Report, Reread, import};
 use tope_store::store::Store;
 
-use super::activate::{Document as SwitchDocument, say_warnings, sentence};
+use super::activate::{Document as SwitchDocument, say_warnings};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::render::human;

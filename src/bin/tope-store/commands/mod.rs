@@ -2,10 +2,12 @@
 
 pub mod activate;
 pub mod adopt;
+pub mod boot_check;
 pub mod cat;
 pub mod completions;
 pub mod confirm;
 pub mod diff;
+pub mod doctor;
 pub mod du;
 pub mod factory;
 pub mod find;
@@ -24,8 +26,10 @@ pub mod remove;
 pub mod rollback;
 pub mod show;
 pub mod status;
+pub mod supervised;
 pub mod unpin;
 pub mod verify;
+pub mod who;
 
 use tope_store::error::Result;
 
@@ -54,6 +58,7 @@ pub fn run(context: &Context, command: Command) -> Result<Exit> {
         Command::Activate(arguments) => activate::run(context, arguments),
         Command::Rollback(arguments) => rollback::run(context, arguments),
         Command::Confirm(arguments) => confirm::run(context, arguments),
+        Command::BootCheck(arguments) => boot_check::run(context, &arguments),
         Command::Factory(arguments) => factory::run(context, arguments),
         Command::Link(arguments) => link::run(context, arguments),
         Command::Pin(arguments) => pin::run(context, &arguments),
@@ -62,6 +67,8 @@ pub fn run(context: &Context, command: Command) -> Result<Exit> {
         Command::Status(arguments) => status::run(context, &arguments),
         Command::History(arguments) => history::run(context, arguments),
         Command::Verify(arguments) => verify::run(context, &arguments),
+        Command::Who(arguments) => who::run(context, &arguments),
+        Command::Doctor(arguments) => doctor::run(context, &arguments),
     }
 }
 

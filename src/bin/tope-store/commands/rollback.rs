@@ -5,17 +5,21 @@ use serde::Serialize;
 use tope_store::error::Result;
 use tope_store::model::Selector;
 use tope_store::ops::rollback::{Left, Options, Report, rollback};
+use tope_store::ops::supervise;
 use tope_store::ops::switching::BadVersions;
 
 use super::activate::{Check, outcome, say_warnings};
+use super::supervised::{Which, conclude, with_services};
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::render::notice::Notice;
 
 /// Go back to the previous version, else to the factory version
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tope-store rollback                                to previous, else to factory
   tope-store rollback --to factory --reason 'no network since the update'
+  tope-store rollback --restart                      and restart the services that differ, and watch them
   tope-store rollback --to 1.0.3 --not-bad           the version that is left is fine
 
 Works on a full disk, without an index, and while an import or a gc runs. The version that is left is marked bad, so
@@ -28,6 +32,9 @@ pub struct Arguments {
     /// How closely to check it before: every name, every byte, or not at all
     #[arg(long, value_name = "HOW", default_value = "quick")]
     verify: Check,
+    /// Restart services and watch them: those for which the versions differ, or all
+    #[arg(long, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "changed")]
+    restart: Option<Which>,
     /// Do not mark the version that is left as bad
     #[arg(long)]
     not_bad: bool,
@@ -65,11 +72,23 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     };
     let store = context.store_leniently()?;
     let progress = context.progress();
+    if let Some(which) = arguments.restart {
+        let switched = with_services(context, &store, which.restart(), |supervision| {
+            supervise::rollback(&store, &options, supervision, &progress)
+        })?;
+        drop(progress);
+        return switched.map_or_else(Ok, |report| conclude(context, &store, &report));
+    }
     let report = rollback(&store, &options, &progress)?;
     drop(progress);
     say_warnings(context, &report.external_changes, &report.warnings);
     answer(context, &report)?;
-    context.warn_unsupervised();
+    if report.changed {
+        let message = format!("current is now {}, by an operator's rollback", report.to);
+        Notice::new(&store, "rollback", Some(&report.to), message)
+            .from(report.from.as_ref(), report.level)
+            .send(context);
+    }
     Ok(Exit::Done)
 }
 

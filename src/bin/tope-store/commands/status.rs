@@ -6,9 +6,11 @@ use clap::Args;
 use serde::Serialize;
 use tope_store::error::{Result, Shown};
 use tope_store::history::State;
+use tope_store::model::marks::Degraded;
 use tope_store::model::{Role, VersionName};
 use tope_store::ops::status::{CurrentHealth, Options, Report, RoleStatus, Standing, status};
 use tope_store::refs::{RoleLink, Spelling};
+use tope_store::store::trial::Found;
 
 use super::activate::Check;
 use crate::context::Context;
@@ -37,6 +39,8 @@ struct Document<'a> {
     previous: RoleDocument,
     factory: RoleDocument,
     health: HealthDocument,
+    trial: Option<TrialDocument<'a>>,
+    degraded: Option<DegradedDocument<'a>>,
     versions: usize,
     without_tree: Vec<&'a str>,
     unmanaged: Vec<&'a str>,
@@ -58,6 +62,44 @@ struct RoleDocument {
     evidence: Option<String>,
     recorded: Option<String>,
     changed_by_hand: bool,
+}
+
+#[derive(Serialize)]
+struct TrialDocument<'a> {
+    version: Option<&'a str>,
+    current: Option<&'a str>,
+    level: Option<u8>,
+    attempts: Option<u32>,
+    watched: bool,
+    unreadable: Option<&'a str>,
+}
+
+impl<'a> TrialDocument<'a> {
+    fn of(report: &'a Report) -> Option<Self> {
+        let watched = report.trial_is_watched;
+        match &report.trial {
+            Found::None => None,
+            Found::Open(trial) => Some(Self {
+                version: Some(trial.version.as_str()),
+                current: Some(trial.current.as_str()),
+                level: Some(trial.level),
+                attempts: Some(trial.attempts),
+                watched,
+                unreadable: None,
+            }),
+            Found::Unreadable(why) => {
+                let unreadable = Some(why.as_str());
+                Some(Self { version: None, current: None, level: None, attempts: None, watched, unreadable })
+            }
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct DegradedDocument<'a> {
+    version: &'a str,
+    check: &'a str,
+    detail: &'a str,
 }
 
 #[derive(Serialize)]
@@ -136,6 +178,12 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         previous: role(Role::Previous),
         factory: role(Role::Factory),
         health: health(&report.health),
+        trial: TrialDocument::of(&report),
+        degraded: report.degraded.as_ref().map(|Degraded { version, evidence }| DegradedDocument {
+            version: version.as_str(),
+            check: &evidence.check,
+            detail: &evidence.detail,
+        }),
         versions: report.versions,
         without_tree: report.without_tree.iter().map(VersionName::as_str).collect(),
         unmanaged: report.unmanaged.iter().map(VersionName::as_str).collect(),
@@ -189,6 +237,7 @@ fn tell(out: &mut dyn Write, root: &str, report: &Report) -> io::Result<()> {
         }
         CurrentHealth::NotChecked(why) => writeln!(out, "health    not checked: {why}")?,
     }
+    tell_trial(out, report)?;
     writeln!(out, "versions  {}", report.versions)?;
     let names = |names: &[VersionName]| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if !report.unmanaged.is_empty() {
@@ -210,6 +259,25 @@ fn tell(out: &mut dyn Write, root: &str, report: &Report) -> io::Result<()> {
     writeln!(out, "free      {}{inodes}", human::size(report.free_bytes))?;
     if let Some(obstacle) = &report.format_obstacle {
         writeln!(out, "format    not supported for writing: {obstacle}")?;
+    }
+    Ok(())
+}
+
+fn tell_trial(out: &mut dyn Write, report: &Report) -> io::Result<()> {
+    match &report.trial {
+        Found::None => {}
+        Found::Open(trial) => {
+            let who = match report.trial_is_watched {
+                true => format!("process {} watches it", trial.watcher.pid),
+                false => "nobody watches it; have it judged with: tope-store boot-check".to_owned(),
+            };
+            writeln!(out, "on trial  {} (level {}): {who}", trial.current, trial.level)?;
+        }
+        Found::Unreadable(why) => writeln!(out, "on trial  not known: store/trial cannot be read: {why}")?,
+    }
+    if let Some(Degraded { version, evidence }) = &report.degraded {
+        writeln!(out, "degraded  no version holds, and {version} is the least bad one: {evidence}")?;
+        writeln!(out, "          when the fault is mended: tope-store activate VERSION --restart=all")?;
     }
     Ok(())
 }

@@ -1,25 +1,38 @@
 //! `verify`
 
+use std::io::Write;
+
 use clap::Args;
 use serde::Serialize;
 use tope_store::error::{Result, Shown};
-use tope_store::model::Selector;
+use tope_store::model::event::Evidence;
+use tope_store::model::{Role, Selector, VersionName};
 use tope_store::ops::check::{Depth, ReadFrom};
+use tope_store::ops::repair::{self, Mended};
 use tope_store::ops::verify::{Finding, Options, Report, verify};
+use tope_store::store::Store;
 
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::render::human;
 use crate::render::json::PathFields;
+use crate::render::notice::Notice;
 
-/// Compare trees, objects, manifests, the history and the links with what was recorded
+/// Compare trees, objects, manifests, the history and the links with what was recorded, and mend them
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code 5 if anything is damaged.
+#[command(after_help = "Exit code 5 if anything is damaged; with --repair, if anything is still damaged afterwards.
+
+With --repair good bytes are looked for in the whole store: other versions, objects with another mode or owner,
+isolated factory trees, private copies. What cannot be mended is listed, and its versions are not activated until
+a later --repair finds them sound.
 
 Examples:
   tope-store verify                    read every file once, from the medium
   tope-store verify --quick            look at every file, read only what looks wrong
-  tope-store verify current --cached   read one version as processes see it")]
+  tope-store verify current --cached   read one version as processes see it
+  tope-store verify --repair           mend what is damaged from what the store has
+  tope-store verify --repair --from app-1.2.0.tar.gz
+                                       and from a release: a directory, an archive, another store")]
 pub struct Arguments {
     /// Versions or roles; without any, the whole store
     version: Vec<Selector>,
@@ -29,6 +42,12 @@ pub struct Arguments {
     /// Read from memory what is there, instead of from the medium
     #[arg(long, conflicts_with = "quick")]
     cached: bool,
+    /// Mend what is damaged, in every version that has it
+    #[arg(long, conflicts_with = "quick")]
+    repair: bool,
+    /// Where good bytes may be found if the store has none: a directory, an archive or another store
+    #[arg(long, value_name = "SOURCE", requires = "repair")]
+    from: Option<std::path::PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -42,6 +61,25 @@ struct Document<'a> {
     unseen: u64,
     elapsed_ms: u128,
     problems: Vec<ProblemDocument<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repair: Option<RepairDocument<'a>>,
+}
+
+#[derive(Serialize)]
+struct RepairDocument<'a> {
+    mended: Vec<MendedDocument<'a>>,
+    remaining: Vec<ProblemDocument<'a>>,
+    marked: Vec<&'a str>,
+    cleared: Vec<&'a str>,
+    warnings: &'a [String],
+}
+
+#[derive(Serialize)]
+struct MendedDocument<'a> {
+    version: Option<&'a str>,
+    #[serde(flatten)]
+    path: PathFields,
+    how: &'a str,
 }
 
 #[derive(Serialize)]
@@ -57,6 +95,9 @@ struct ProblemDocument<'a> {
 pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     let store = context.store()?;
     let versions = arguments.version.iter().map(|selector| store.resolve(selector)).collect::<Result<Vec<_>>>()?;
+    if arguments.repair {
+        return mend(context, &store, versions, arguments);
+    }
     let options = Options {
         versions,
         depth: if arguments.quick { Depth::Quick } else { Depth::Full },
@@ -66,13 +107,74 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     let report = verify(&store, &options, &progress)?;
     drop(progress);
     answer(context, &options, &report)?;
+    tell_of(context, &store, &report.findings);
     Ok(if report.ok() { Exit::Done } else { Exit::Corrupt })
 }
 
-fn answer(context: &Context, options: &Options, report: &Report) -> Result<()> {
-    let document = Document {
+/// Whoever is to be told is told of damage, or of what is left of it.
+fn tell_of(context: &Context, store: &Store, findings: &[Finding]) {
+    let damage: Vec<_> = findings.iter().filter(|finding| finding.damage).collect();
+    let Some(first) = damage.first() else { return };
+    let message =
+        format!("{} found by verify, the first: {}", human::count(damage.len() as u64, "problem"), first.detail);
+    let roles = store.refs().and_then(|refs| refs.read()).ok();
+    let current = roles.as_ref().and_then(|roles| roles.version(Role::Current));
+    let evidence = Evidence {
+        check: "verify".into(),
+        detail: format!("{}: {}", Shown::bytes(&first.path), first.detail),
+        ..Evidence::default()
+    };
+    Notice::new(store, "corruption", current, message).because(Some(&evidence)).send(context);
+}
+
+fn mend(context: &Context, store: &Store, versions: Vec<VersionName>, arguments: &Arguments) -> Result<Exit> {
+    let from = if arguments.cached { ReadFrom::Cache } else { ReadFrom::Medium };
+    let options = repair::Options { versions, from, source: arguments.from.clone() };
+    let progress = context.progress();
+    let report = repair::repair(store, &options, &progress)?;
+    drop(progress);
+    let repair = RepairDocument {
+        mended: report.mended.iter().map(mended).collect(),
+        remaining: report.remaining.iter().map(problem).collect(),
+        marked: report.marked.iter().map(VersionName::as_str).collect(),
+        cleared: report.cleared.iter().map(VersionName::as_str).collect(),
+        warnings: &report.warnings,
+    };
+    let document = Document { ok: report.ok(), repair: Some(repair), ..document(Depth::Full, &report.found) };
+    context.answer(&document, |out| {
+        findings(out, &report.found)?;
+        for mended in &report.mended {
+            let version = mended.version.as_ref().map_or(String::new(), |version| format!("{version}: "));
+            writeln!(out, "{:<9}{version}{}", mended.how, Shown::bytes(&mended.path))?;
+        }
+        for finding in &report.remaining {
+            let version = finding.version.as_ref().map_or(String::new(), |version| format!("{version}: "));
+            writeln!(out, "remains  {version}{}: {}", Shown::bytes(&finding.path), finding.detail)?;
+        }
+        for name in &report.marked {
+            writeln!(out, "{name} is marked as damaged and will not be activated")?;
+        }
+        for name in &report.cleared {
+            writeln!(out, "{name} is sound again")?;
+        }
+        let remaining = match report.remaining.len() as u64 {
+            0 => "sound".to_owned(),
+            remaining => format!("{} left", human::count(remaining, "damage")),
+        };
+        let mended = human::count(report.mended.len() as u64, "thing");
+        writeln!(out, "{remaining}: {mended} mended in {}", human::elapsed(report.elapsed))
+    })?;
+    for warning in &report.warnings {
+        context.warn(warning);
+    }
+    tell_of(context, store, &report.remaining);
+    Ok(if report.ok() { Exit::Done } else { Exit::Corrupt })
+}
+
+fn document(depth: Depth, report: &Report) -> Document<'_> {
+    Document {
         ok: report.ok(),
-        depth: options.depth.name(),
+        depth: depth.name(),
         versions: report.versions,
         entries: report.entries,
         objects: report.objects,
@@ -80,13 +182,31 @@ fn answer(context: &Context, options: &Options, report: &Report) -> Result<()> {
         unseen: report.unseen,
         elapsed_ms: report.elapsed.as_millis(),
         problems: report.findings.iter().map(problem).collect(),
-    };
+        repair: None,
+    }
+}
+
+fn findings(out: &mut dyn Write, report: &Report) -> std::io::Result<()> {
+    for finding in &report.findings {
+        let word = if finding.damage { "damaged" } else { "superfluous" };
+        let version = finding.version.as_ref().map_or(String::new(), |version| format!("{version}: "));
+        writeln!(out, "{word}  {version}{}: {}", Shown::bytes(&finding.path), finding.detail)?;
+    }
+    Ok(())
+}
+
+fn mended(mended: &Mended) -> MendedDocument<'_> {
+    MendedDocument {
+        version: mended.version.as_ref().map(VersionName::as_str),
+        path: PathFields::of(&mended.path),
+        how: mended.how,
+    }
+}
+
+fn answer(context: &Context, options: &Options, report: &Report) -> Result<()> {
+    let document = document(options.depth, report);
     context.answer(&document, |out| {
-        for finding in &report.findings {
-            let word = if finding.damage { "damaged" } else { "superfluous" };
-            let version = finding.version.as_ref().map_or(String::new(), |version| format!("{version}: "));
-            writeln!(out, "{word}  {version}{}: {}", Shown::bytes(&finding.path), finding.detail)?;
-        }
+        findings(out, report)?;
         let damaged = report.findings.iter().filter(|finding| finding.damage).count() as u64;
         let verdict =
             if damaged == 0 { "sound".to_owned() } else { format!("{} found", human::count(damaged, "damage")) };
@@ -108,7 +228,7 @@ fn answer(context: &Context, options: &Options, report: &Report) -> Result<()> {
 fn problem(finding: &Finding) -> ProblemDocument<'_> {
     ProblemDocument {
         kind: &finding.kind,
-        version: finding.version.as_ref().map(tope_store::model::VersionName::as_str),
+        version: finding.version.as_ref().map(VersionName::as_str),
         path: PathFields::of(&finding.path),
         detail: &finding.detail,
         damage: finding.damage,

@@ -3,6 +3,7 @@
 pub mod entry;
 pub mod human;
 pub mod json;
+pub mod notice;
 pub mod problems;
 pub mod progress;
 pub mod table;

@@ -1,8 +1,10 @@
 //! From what each directory came to, the trees and the placements of a version.
 
+use rayon::prelude::*;
+
 use super::Done;
 use crate::error::{Error, Result};
-use crate::model::{Entry, Node, Placement, Tree, TreeId, TreePath, TreeSet};
+use crate::model::{Entry, Metadata, Node, Placement, Tree, TreeId, TreePath, TreeSet};
 use crate::scan::Scan;
 
 /// Puts a file that was dealt with last to its place among the others.
@@ -17,19 +19,38 @@ pub(super) fn insert(done: &mut Done, entry: Entry, placement: Option<Placement>
     }
 }
 
-/// Makes the trees, deepest first.
-pub(super) fn assemble(scan: &Scan, mut done: Vec<Done>) -> Result<(TreeId, TreeSet)> {
+/// Makes the trees, deepest first: all of one depth at once, in parallel.
+pub(super) fn assemble(scan: &Scan, done: Vec<Done>) -> Result<(TreeId, TreeSet)> {
     let mut trees = TreeSet::default();
     let mut ids: Vec<Option<TreeId>> = vec![None; done.len()];
-    for (at, directory) in scan.directories.iter().enumerate().rev() {
-        let mut entries = std::mem::take(&mut done[at].entries);
-        for &child in &directory.children {
-            let name = directory_name(&scan.directories[child].path)?;
-            let tree = ids[child].expect("children come after their parents in a scan, so they are done");
-            entries.push(Entry { name, metadata: done[child].metadata.clone(), node: Node::Directory { tree } });
+    let metadata: Vec<Metadata> = done.iter().map(|done| done.metadata.clone()).collect();
+    let mut levels: Vec<Vec<(usize, Vec<Entry>)>> = Vec::new();
+    let mut depths = vec![0_usize; done.len()];
+    for (at, done) in done.into_iter().enumerate() {
+        if at > 0 {
+            depths[at] = depths[scan.directories[at].parent] + 1;
         }
-        let tree = Tree::new(entries).map_err(|error| Error::source(&directory.path, error.to_string()))?;
-        ids[at] = Some(trees.insert(tree));
+        if levels.len() <= depths[at] {
+            levels.push(Vec::new());
+        }
+        levels[depths[at]].push((at, done.entries));
+    }
+    while let Some(level) = levels.pop() {
+        let made = level.into_par_iter().map(|(at, mut entries)| {
+            let directory = &scan.directories[at];
+            entries.reserve_exact(directory.children.len());
+            for &child in &directory.children {
+                let name = directory_name(&scan.directories[child].path)?;
+                let tree = ids[child].expect("what is in a directory is one level deeper, and so it is done");
+                entries.push(Entry { name, metadata: metadata[child].clone(), node: Node::Directory { tree } });
+            }
+            let tree = Tree::new(entries).map_err(|error| Error::source(&directory.path, error.to_string()))?;
+            Ok((at, tree.id(), tree))
+        });
+        for (at, id, tree) in made.collect::<Result<Vec<_>>>()? {
+            trees.insert_known(id, tree);
+            ids[at] = Some(id);
+        }
     }
     let root = ids[0].expect("a scan has a top");
     Ok((root, trees))

@@ -1,25 +1,29 @@
 //! One pass over a source directory: read, hash, store, link, all at once.
 //!
-//! Each directory is one task: it opens the source directory and makes its counterpart from their parents' handles,
-//! deals with its files, and starts a task for each directory in it. No two threads work in one directory, so that
-//! they do not wait for each other's directory lock. Big files come last, one at a time, hashed by all threads.
+//! Each directory is one task: it opens the source directory, if anything in it has to be read, and makes its
+//! counterpart, both from their parents' handles, deals with its files, and starts a task for each directory in it. No two
+//! threads work in one directory, so that they do not wait for each other's directory lock. Big files come last, one at
+//! a time, hashed by all threads.
 //!
 //! Without [`Objects`] the pass only hashes: for a dry run, for comparing with a version that exists, and where the
 //! exact need must be known before anything is written.
 
 mod assemble;
 mod one;
+mod origin;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use self::assemble::{assemble, insert, order_placements};
 use self::one::One;
+use self::origin::{Origin, directories_to_read};
 use super::pyc::{self, PycHead, PycPolicy};
 use super::tally::Tally;
 use crate::error::{Error, Result};
 use crate::fsys::{Dir, Kind, Stat, file};
 use crate::hash::Threads;
+use crate::index::StatKey;
 use crate::materialise::apply::may_be_dressed_early;
 use crate::materialise::plan::shared_target;
 use crate::model::glob::PathPatterns;
@@ -27,8 +31,10 @@ use crate::model::{
     ContentId, Entry, Metadata, ObjectKey, Ownership, Placement, PlacementKind, TreeId, TreePath, TreeSet,
 };
 use crate::object::Objects;
+use crate::object::map::ObjectMap;
 use crate::observe::{self, Observer, Work};
 use crate::scan::{Scan, in_source};
+use crate::store::source_cache::CachedContent;
 
 /// Files above this size are dealt with one at a time by all threads.
 const BIG_BYTES: u64 = 32 << 20;
@@ -36,14 +42,18 @@ const BIG_BYTES: u64 = 32 << 20;
 /// What does not change during the pass.
 pub(super) struct Ingest<'a> {
     pub(super) scan: &'a Scan,
+    /// The top of what was scanned.
+    pub(super) source: &'a Dir,
     /// Where to store; without it the pass only hashes.
     pub(super) objects: Option<&'a Objects<'a>>,
     pub(super) ownership: Ownership,
     pub(super) rules: &'a Rules,
     /// Contents of files that were read before and have not changed since.
-    pub(super) cached: &'a (dyn Fn(&Stat) -> Option<ContentId> + Sync),
+    pub(super) cached: &'a (dyn Fn(&Stat) -> Option<CachedContent> + Sync),
     /// Objects by inode, for sources that were built on links to them.
     pub(super) own_inodes: &'a (dyn Fn(&Stat) -> Option<ObjectKey> + Sync),
+    /// Whether an inode that is as it was seen can be told from one that was changed since.
+    pub(super) settled: &'a (dyn Fn(&Stat) -> bool + Sync),
     pub(super) private: PrivateFiles,
     pub(super) tally: &'a Tally,
     pub(super) observer: &'a dyn Observer,
@@ -92,9 +102,9 @@ pub(super) struct Ingested {
     pub(super) placements: Vec<Placement>,
     pub(super) shared: Vec<TreePath>,
     /// Files that were read, for the stat cache.
-    pub(super) read: Vec<(Stat, ContentId)>,
-    /// Keys and sizes of all objects, where the pass only hashed.
-    pub(super) needed: HashMap<ObjectKey, u64>,
+    pub(super) read: Vec<(StatKey, ContentId)>,
+    /// All objects, where the pass only hashed; their times mean nothing.
+    pub(super) needed: ObjectMap,
 }
 
 /// What one directory came to.
@@ -115,15 +125,16 @@ struct Pass<'a> {
     /// more than a process may have.
     late: Mutex<Vec<(usize, Metadata)>>,
     shared: Mutex<Vec<TreePath>>,
-    read: Mutex<Vec<(Stat, ContentId)>>,
-    needed: Mutex<HashMap<ObjectKey, u64>>,
+    read: Mutex<Vec<(StatKey, ContentId)>>,
+    needed: Mutex<ObjectMap>,
+    /// By position: whether anything in the directory or below it has to be read.
+    to_read: Vec<bool>,
     failure: OnceLock<Error>,
 }
 
 struct Big {
     directory: usize,
     file: usize,
-    source: Arc<Dir>,
     target: Option<Arc<Dir>>,
     kind: PlacementKind,
 }
@@ -131,7 +142,8 @@ struct Big {
 /// The two sides of a directory that is being worked on.
 #[derive(Clone)]
 struct Sides {
-    source: Arc<Dir>,
+    /// Absent if nothing in it or below it has to be read.
+    source: Option<Arc<Dir>>,
     /// Absent if nothing is materialised here.
     target: Option<Arc<Dir>>,
     /// Whether it lies below a shared path.
@@ -141,7 +153,7 @@ struct Sides {
 /// Reads, hashes and (with objects) stores and links everything below `source`.
 ///
 /// Runs on the thread pool it is called from.
-pub(super) fn run(ingest: &Ingest<'_>, source: &Dir, target: Option<Dir>) -> Result<Ingested> {
+pub(super) fn run(ingest: &Ingest<'_>, target: Option<Dir>) -> Result<Ingested> {
     let pass = Pass {
         ingest,
         done: ingest.scan.directories.iter().map(|_| OnceLock::new()).collect(),
@@ -150,10 +162,11 @@ pub(super) fn run(ingest: &Ingest<'_>, source: &Dir, target: Option<Dir>) -> Res
         shared: Mutex::default(),
         read: Mutex::default(),
         needed: Mutex::default(),
+        to_read: directories_to_read(ingest),
         failure: OnceLock::new(),
     };
     let target = target.map(Arc::new);
-    let top = Sides { source: Arc::new(source.try_clone()?), target: target.clone(), shared: false };
+    let top = Sides { source: Some(Arc::new(ingest.source.try_clone()?)), target: target.clone(), shared: false };
     rayon::scope(|scope| pass.start(scope, 0, top));
     let mut late_files = Vec::new();
     for big in inner(pass.big) {
@@ -162,11 +175,13 @@ pub(super) fn run(ingest: &Ingest<'_>, source: &Dir, target: Option<Dir>) -> Res
         }
         let file = &ingest.scan.directories[big.directory].files[big.file];
         let path = &ingest.scan.directories[big.directory].path;
-        let one = One { ingest, read: &pass.read, needed: &pass.needed, path, threads: Threads::All };
-        match one.regular(&big.source, big.target.as_deref(), file, big.kind, None) {
+        let origin = Origin::new(ingest.source, path, None);
+        let one = One::new(ingest, &pass.needed, &origin, path, Threads::All);
+        match one.regular(big.target.as_deref(), file, big.kind, None) {
             Ok((entry, placement)) => late_files.push((big.directory, entry, placement)),
             Err(error) => drop(pass.failure.set(error)),
         }
+        locked(&pass.read).append(&mut one.into_read());
     }
     if let Some(error) = pass.failure.into_inner() {
         return Err(error);
@@ -227,8 +242,7 @@ impl<'a> Pass<'a> {
         let ingest = self.ingest;
         let directory = &ingest.scan.directories[at];
         observe::check(ingest.observer)?;
-        let xattrs = file::xattrs(&*sides.source, || sides.source.path().to_owned())
-            .map_err(|error| in_source(&directory.path, &error))?;
+        let xattrs = directory.xattrs.clone();
         let (uid, gid) = ingest.rules.owner.unwrap_or((directory.stat.uid, directory.stat.gid));
         let metadata = Metadata { xattrs, ..Metadata::new(directory.stat.mode, uid, gid) };
         let mut inner_sides = Vec::with_capacity(directory.children.len());
@@ -261,7 +275,7 @@ impl<'a> Pass<'a> {
             if let Some(target) = &sides.target {
                 self.link_shared(&directory.path, target, name, &directory.stat)?;
             }
-            return Ok(Sides { source: Arc::clone(&sides.source), target: None, shared: true });
+            return Ok(Sides { source: sides.source.clone(), target: None, shared: true });
         }
         let Some(target) = &sides.target else { return Ok(sides.clone()) };
         let (uid, gid) = self.ingest.rules.owner.unwrap_or((directory.stat.uid, directory.stat.gid));
@@ -275,9 +289,10 @@ impl<'a> Pass<'a> {
     fn enter(&self, child: usize, parent: Sides) -> Result<Sides> {
         let directory = &self.ingest.scan.directories[child];
         let name = directory.path.components().last().unwrap_or_default();
-        let source = parent.source.open_dir(name).map_err(|error| in_source(&directory.path, &error))?;
+        let source = parent.source.filter(|_| self.to_read[child]).map(|source| source.open_dir(name)).transpose();
+        let source = source.map_err(|error| in_source(&directory.path, &error))?;
         let target = parent.target.map(|target| target.open_dir(name)).transpose()?;
-        Ok(Sides { source: Arc::new(source), target: target.map(Arc::new), shared: parent.shared })
+        Ok(Sides { source: source.map(Arc::new), target: target.map(Arc::new), shared: parent.shared })
     }
 
     fn link_shared(&self, path: &TreePath, target: &Dir, name: &[u8], stat: &Stat) -> Result<()> {
@@ -294,14 +309,18 @@ impl<'a> Pass<'a> {
     fn files(&self, at: usize, sides: &Sides, done: &mut Done) -> Result<()> {
         let ingest = self.ingest;
         let directory = &ingest.scan.directories[at];
-        let heads = self.pyc_heads(at, &sides.source);
-        let one = One { ingest, read: &self.read, needed: &self.needed, path: &directory.path, threads: Threads::One };
+        let origin = Origin::new(ingest.source, &directory.path, sides.source.clone());
+        let heads = self.pyc_heads(at, &origin);
+        let one = One::new(ingest, &self.needed, &origin, &directory.path, Threads::One);
+        let paths_matter = !ingest.rules.shared.is_empty() || !ingest.rules.private.is_empty();
         for (number, file) in directory.files.iter().enumerate() {
             observe::check(ingest.observer)?;
-            let path = directory.path.join(&file.name);
             let mut target = sides.target.as_deref();
+            let path = if paths_matter { directory.path.join(&file.name) } else { TreePath::top() };
             let kind = if sides.shared {
                 PlacementKind::Shared
+            } else if !paths_matter {
+                PlacementKind::Object
             } else if ingest.rules.shared.matches(&path) {
                 if let Some(dir) = target.take() {
                     self.link_shared(&path, dir, file.name.as_bytes(), &file.stat)?;
@@ -313,22 +332,25 @@ impl<'a> Pass<'a> {
                 PlacementKind::Object
             };
             if file.stat.kind == Kind::Symlink {
-                done.entries.push(one.symlink(&sides.source, target, file)?);
+                done.entries.push(one.symlink(target, file)?);
             } else if file.stat.size > BIG_BYTES {
-                let (source, target) = (Arc::clone(&sides.source), target.and(sides.target.clone()));
-                locked(&self.big).push(Big { directory: at, file: number, source, target, kind });
+                let target = target.and(sides.target.clone());
+                locked(&self.big).push(Big { directory: at, file: number, target, kind });
             } else {
-                let (entry, placement) =
-                    one.regular(&sides.source, target, file, kind, heads.get(file.name.as_bytes()))?;
+                let (entry, placement) = one.regular(target, file, kind, heads.get(file.name.as_bytes()))?;
                 done.entries.push(entry);
                 done.placements.extend(placement);
             }
             ingest.observer.work(Work::Files, 1);
         }
+        let mut read = one.into_read();
+        if !read.is_empty() {
+            locked(&self.read).append(&mut read);
+        }
         Ok(())
     }
 
-    fn pyc_heads(&self, at: usize, source: &Dir) -> HashMap<Vec<u8>, Vec<PycHead>> {
+    fn pyc_heads(&self, at: usize, origin: &Origin<'_>) -> HashMap<Vec<u8>, Vec<PycHead>> {
         let directory = &self.ingest.scan.directories[at];
         let cache = directory
             .children
@@ -336,10 +358,12 @@ impl<'a> Pass<'a> {
             .map(|child| &self.ingest.scan.directories[*child])
             .find(|child| child.path.components().last() == Some(pyc::CACHE_DIRECTORY));
         match cache {
-            Some(cache) if self.ingest.rules.pyc == PycPolicy::Pin => match source.open_dir(pyc::CACHE_DIRECTORY) {
-                Ok(dir) => pyc::heads(&dir, cache.files.iter().map(|file| &file.name)),
-                Err(_) => HashMap::new(),
-            },
+            Some(cache) if self.ingest.rules.pyc == PycPolicy::Pin => {
+                match origin.dir().and_then(|source| source.open_dir(pyc::CACHE_DIRECTORY)) {
+                    Ok(dir) => pyc::heads(&dir, cache.files.iter().map(|file| &file.name)),
+                    Err(_) => HashMap::new(),
+                }
+            }
             _ => HashMap::new(),
         }
     }

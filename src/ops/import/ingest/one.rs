@@ -3,23 +3,26 @@
 //! **Invariant (I-2):** the bytes hashed are the bytes stored. A file is read between two looks at its inode; if it
 //! changed in between it is read again, and one that keeps changing is an error.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
 use std::fs::File;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::{Ingest, PrivateFiles, locked};
+use super::{Ingest, Origin, PrivateFiles, locked};
 use crate::error::{Error, Result};
-use crate::fsys::dir::stat_file;
+use crate::fsys::stat::stat_file;
 use crate::fsys::{Dir, Kind, Stat, file, system};
 use crate::hash::{self, Threads};
+use crate::index::StatKey;
 use crate::model::{ContentId, Entry, Metadata, Node, ObjectKey, Placement, PlacementKind, Sealed, TreePath, Xattrs};
+use crate::object::map::ObjectMap;
 use crate::object::place::{Dress, Placed, Spot};
 use crate::object::{Objects, Recorded};
 use crate::observe::Work;
 use crate::ops::import::Interruptible;
 use crate::ops::import::pyc::PycHead;
 use crate::scan::{ScanFile, in_source};
+use crate::store::source_cache::CachedContent;
 
 /// How often a file that changes while it is read is read again.
 const READ_ATTEMPTS: usize = 3;
@@ -27,17 +30,33 @@ const READ_ATTEMPTS: usize = 3;
 /// File times are as coarse as the kernel's tick: ten milliseconds at most.
 const TICK_NANOSECONDS: u64 = 20_000_000;
 
-/// What is needed for one file.
+/// What is needed for the files of one directory.
 pub(super) struct One<'a> {
-    pub(super) ingest: &'a Ingest<'a>,
-    pub(super) read: &'a Mutex<Vec<(Stat, ContentId)>>,
-    pub(super) needed: &'a Mutex<HashMap<ObjectKey, u64>>,
-    /// The directory it is in.
-    pub(super) path: &'a TreePath,
-    pub(super) threads: Threads,
+    ingest: &'a Ingest<'a>,
+    needed: &'a Mutex<ObjectMap>,
+    origin: &'a Origin<'a>,
+    /// The directory.
+    path: &'a TreePath,
+    threads: Threads,
+    read: RefCell<Vec<(StatKey, ContentId)>>,
 }
 
-impl One<'_> {
+impl<'a> One<'a> {
+    pub(super) fn new(
+        ingest: &'a Ingest<'a>,
+        needed: &'a Mutex<ObjectMap>,
+        origin: &'a Origin<'a>,
+        path: &'a TreePath,
+        threads: Threads,
+    ) -> Self {
+        Self { ingest, needed, origin, path, threads, read: RefCell::default() }
+    }
+
+    /// What the next import need not read.
+    pub(super) fn into_read(self) -> Vec<(StatKey, ContentId)> {
+        self.read.into_inner()
+    }
+
     fn error(&self, file: &ScanFile, error: &Error) -> Error {
         in_source(&self.path.join(&file.name), error)
     }
@@ -47,8 +66,8 @@ impl One<'_> {
         Metadata { xattrs, ..Metadata::new(stat.mode, uid, gid) }
     }
 
-    pub(super) fn symlink(&self, source: &Dir, target: Option<&Dir>, file: &ScanFile) -> Result<Entry> {
-        let link = source.read_link(&file.name).map_err(|error| self.error(file, &error))?;
+    pub(super) fn symlink(&self, target: Option<&Dir>, file: &ScanFile) -> Result<Entry> {
+        let link = self.origin.dir()?.read_link(&file.name).map_err(|error| self.error(file, &error))?;
         let metadata = Metadata { mode: 0o777, ..self.metadata(&file.stat, Xattrs::none()) };
         if let (Some(target), Some(objects)) = (target, self.ingest.objects) {
             target.symlink(&link, &file.name)?;
@@ -63,7 +82,6 @@ impl One<'_> {
 
     pub(super) fn regular(
         &self,
-        source: &Dir,
         target: Option<&Dir>,
         file: &ScanFile,
         kind: PlacementKind,
@@ -72,6 +90,7 @@ impl One<'_> {
         if let Some(unread) = self.without_reading(target, file, kind, heads)? {
             return Ok(unread);
         }
+        let source = self.origin.dir()?;
         let opened = source.open_file(&file.name).map_err(|error| self.error(file, &error))?;
         let mut before = file.stat;
         for round in 0..READ_ATTEMPTS {
@@ -118,29 +137,37 @@ impl One<'_> {
         heads: Option<&Vec<PycHead>>,
     ) -> Result<Option<(Entry, Option<Placement>)>> {
         let own = (self.ingest.own_inodes)(&file.stat).filter(|key| key.class.xattrs.is_none());
-        let content = match own {
-            Some(key) => Some(key.content),
-            None => (self.ingest.cached)(&file.stat),
+        let cached = (self.ingest.cached)(&file.stat);
+        let known = match own {
+            Some(key) => {
+                let fades = cached.is_none_or(|cached| cached.fades || cached.content != key.content);
+                Some(CachedContent { content: key.content, fades })
+            }
+            None => cached,
         };
         // Only what can be linked as it stands is worth it; everything else is rare and read.
-        let Some(content) = content.filter(|_| kind == PlacementKind::Object && file.stat.size > 0) else {
+        let Some(CachedContent { content, fades }) = known.filter(|_| kind == PlacementKind::Object) else {
             return Ok(None);
         };
         let metadata = self.metadata(&file.stat, Xattrs::none());
+        if file.stat.size == 0 {
+            let attempt = Attempt { content, size: 0, metadata, pinned: false, placed: None, noted: !fades };
+            return self.finish(None, target, file, &file.stat, attempt, kind).map(Some);
+        }
         let sealed = self.seal(&metadata, file, &file.stat, kind, heads);
         let key = ObjectKey { content, class: sealed.class.clone() };
         let placed = match (self.ingest.objects, target) {
             (Some(objects), Some(dir)) => objects.place_known(&key, Spot { dir, name: file.name.as_bytes() })?,
             _ => {
-                locked(self.needed).insert(key.clone(), file.stat.size);
                 let recorded = Recorded { size: file.stat.size, mtime: (0, 0) };
+                locked(self.needed).insert(&key, recorded);
                 Some(Placed { key, recorded, how: crate::object::place::How::Linked })
             }
         };
         let Some(placed) = placed else { return Ok(None) };
         self.ingest.tally.unread_files.add(1);
         let pinned = placed.key.class.mtime.is_some();
-        let attempt = Attempt { content, size: file.stat.size, metadata, pinned, placed: Some(placed) };
+        let attempt = Attempt { content, size: file.stat.size, metadata, pinned, placed: Some(placed), noted: !fades };
         self.finish(None, target, file, &file.stat, attempt, kind).map(Some)
     }
 
@@ -180,13 +207,16 @@ impl One<'_> {
         let pinned = sealed.class.mtime.is_some();
         let dress = Dress { sealed: &sealed, mtime: self.ingest.rules.mtime(stat.mtime), threads: self.threads };
         if stat.size == 0 {
-            return Ok(Some(Attempt { content: ContentId::empty(), size: 0, metadata, pinned, placed: None }));
+            let content = ContentId::empty();
+            return Ok(Some(Attempt { content, size: 0, metadata, pinned, placed: None, noted: false }));
         }
         let Some(objects) = self.ingest.objects else {
             let (content, size) =
                 hash::stream(Interruptible::new(opened, self.ingest.observer), self.threads).map_err(unreadable)?;
-            locked(self.needed).insert(ObjectKey { content, class: sealed.class.clone() }, size);
-            return Ok((size == stat.size).then_some(Attempt { content, size, metadata, pinned, placed: None }));
+            let key = ObjectKey { content, class: sealed.class.clone() };
+            locked(self.needed).insert(&key, Recorded { size, mtime: (0, 0) });
+            let attempt = Attempt { content, size, metadata, pinned, placed: None, noted: false };
+            return Ok((size == stat.size).then_some(attempt));
         };
         // A private or shared file's bytes are kept as an object that is made aside.
         let aside = match target {
@@ -218,6 +248,7 @@ impl One<'_> {
             metadata,
             pinned,
             placed: Some(placed),
+            noted: false,
         }))
     }
 
@@ -257,7 +288,7 @@ impl One<'_> {
         attempt: Attempt,
         kind: PlacementKind,
     ) -> Result<(Entry, Option<Placement>)> {
-        let Attempt { content, size, metadata, pinned, placed } = attempt;
+        let Attempt { content, size, metadata, pinned, placed, noted } = attempt;
         let tally = self.ingest.tally;
         tally.files.add(1);
         tally.total_bytes.add(size);
@@ -286,11 +317,11 @@ impl One<'_> {
         }
         let node = Node::File { content, size };
         let entry = Entry { name: file.name.clone(), metadata, node };
+        if !noted && entry.metadata.xattrs.is_empty() && (self.ingest.settled)(stat) {
+            self.read.borrow_mut().push((StatKey::from(stat), content));
+        }
         if size == 0 {
             return Ok((entry, None));
-        }
-        if entry.metadata.xattrs.is_empty() {
-            locked(self.read).push((*stat, content));
         }
         if pinned {
             tally.pinned_files.add(1);
@@ -325,6 +356,8 @@ struct Attempt {
     pinned: bool,
     /// Absent for empty files, and where the pass only hashes.
     placed: Option<Placed>,
+    /// Whether the next import will know it without its being noted again.
+    noted: bool,
 }
 
 fn rewind(mut file: &File) -> std::io::Result<()> {

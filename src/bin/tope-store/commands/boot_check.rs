@@ -1,0 +1,155 @@
+//! `boot-check`
+
+use clap::Args;
+use serde::Serialize;
+use tope_store::error::Result;
+use tope_store::model::VersionName;
+use tope_store::model::trial::{MOST_ATTEMPTS, Restart};
+use tope_store::ops::supervise::{Boot, Checked, Supervision, boot_check};
+use tope_store::services::manager;
+use tope_store::store::Store;
+
+use super::supervised::{self, EvidenceDocument, with_services};
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::render::notice::Notice;
+
+/// Look after a version on trial at boot: count the boot, watch services, go back if they do not hold
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tope-store boot-check --count                      before services start: three boots, then back
+  tope-store boot-check --judge                      when they were started: watch them
+  tope-store boot-check                              both
+
+A supervised switch (activate --restart) that was cut off leaves its version on trial. The units of the package call
+this at boot. Exit code 0 if nothing has to be done or the version holds, 7 if it was gone back, 8 if nothing holds.")]
+pub struct Arguments {
+    /// Only count this boot, and go back if there were too many; needs no service manager
+    #[arg(long, conflicts_with = "judge")]
+    count: bool,
+    /// Only watch what runs, and go back if it does not hold
+    #[arg(long)]
+    judge: bool,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    trial: &'static str,
+    version: Option<String>,
+    from: Option<String>,
+    level: Option<u8>,
+    attempts: Option<u32>,
+    reason: Option<&'a str>,
+    evidence: Option<EvidenceDocument<'a>>,
+    switch: Option<supervised::Document<'a>>,
+    warnings: &'a [String],
+}
+
+pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
+    let store = context.store_leniently()?;
+    let progress = context.progress();
+    let (mut checked, mut warnings) = (Checked::NoTrial, Vec::new());
+    if !arguments.judge {
+        let manager = manager(&context.config().supervisor);
+        let say = |sentence: &str| context.say(sentence);
+        let none = Supervision { manager: &*manager, configured: &[], restart: Restart::Changed, say: &say };
+        (checked, warnings) = boot_check(&store, Boot::Count, &none, &progress)?;
+    }
+    let goes_on = matches!(checked, Checked::Counted { .. } | Checked::WentBack { .. });
+    if arguments.judge || (!arguments.count && goes_on) {
+        notice(context, &store, &checked);
+        let judged = with_services(context, &store, Restart::Changed, |supervision| {
+            boot_check(&store, Boot::Judge, supervision, &progress)
+        })?;
+        let (judged, more) = match judged {
+            Ok(judged) => judged,
+            Err(exit) => return Ok(exit),
+        };
+        checked = judged;
+        warnings.extend(more);
+    }
+    drop(progress);
+    warnings.iter().for_each(|warning| context.warn(warning));
+    let document = document(&checked, &warnings);
+    context.answer(&document, |out| match &checked {
+        Checked::Judged(report) => supervised::tell(out, report),
+        other => writeln!(out, "{}", sentence(other)),
+    })?;
+    notice(context, &store, &checked);
+    Ok(match &checked {
+        Checked::Judged(report) => supervised::exit(report.outcome),
+        Checked::WentBack { .. } => Exit::RolledBack,
+        Checked::Degraded { .. } => Exit::Degraded,
+        _ => Exit::Done,
+    })
+}
+
+fn notice(context: &Context, store: &Store, checked: &Checked) {
+    let notice = match checked {
+        Checked::Judged(report) if supervised::exit(report.outcome) != Exit::Done => Notice::of_switch(store, report),
+        Checked::WentBack { from, to, level, evidence } => {
+            Notice::new(store, "rolled-back", Some(to), sentence(checked))
+                .from(Some(from), *level)
+                .because(Some(evidence))
+        }
+        Checked::Degraded { version, evidence } => {
+            Notice::new(store, "degraded", Some(version), sentence(checked)).because(Some(evidence))
+        }
+        _ => return,
+    };
+    notice.send(context);
+}
+
+fn sentence(checked: &Checked) -> String {
+    match checked {
+        Checked::NoTrial => "no version is on trial".into(),
+        Checked::Watched => "the version on trial is being watched by the process that switched to it".into(),
+        Checked::Dropped(why) => format!("the trial is ended: {why}"),
+        Checked::Counted { version, attempts } => format!("{version} is on trial: boot {attempts} of {MOST_ATTEMPTS}"),
+        Checked::WentBack { from, to, level, evidence } => {
+            format!("current is now {to} (level {level}, was {from}): {evidence}")
+        }
+        Checked::Degraded { version, evidence } => {
+            format!("{version} stays current, and there is nothing to go back to: {evidence}")
+        }
+        Checked::Judged(report) => format!("{} was judged", report.to),
+    }
+}
+
+fn document<'a>(checked: &'a Checked, warnings: &'a [String]) -> Document<'a> {
+    let name = |version: &VersionName| Some(version.to_string());
+    let empty = |trial| Document {
+        trial,
+        version: None,
+        from: None,
+        level: None,
+        attempts: None,
+        reason: None,
+        evidence: None,
+        switch: None,
+        warnings,
+    };
+    match checked {
+        Checked::NoTrial => empty("none"),
+        Checked::Watched => empty("watched"),
+        Checked::Dropped(why) => Document { reason: Some(why), ..empty("dropped") },
+        Checked::Counted { version, attempts } => {
+            Document { version: name(version), attempts: Some(*attempts), ..empty("counted") }
+        }
+        Checked::WentBack { from, to, level, evidence } => Document {
+            version: name(to),
+            from: name(from),
+            level: Some(*level),
+            evidence: Some(EvidenceDocument::of(evidence)),
+            ..empty("went-back")
+        },
+        Checked::Degraded { version, evidence } => {
+            Document { version: name(version), evidence: Some(EvidenceDocument::of(evidence)), ..empty("degraded") }
+        }
+        Checked::Judged(report) => Document {
+            version: name(&report.current),
+            switch: Some(supervised::Document::of(report)),
+            ..empty("judged")
+        },
+    }
+}

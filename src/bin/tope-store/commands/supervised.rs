@@ -1,0 +1,244 @@
+//! What supervised switches have in common: `--restart`, the document, the text, the exit code, who is told.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use tope_store::config::Supervisor;
+use tope_store::error::{Result, Shown};
+use tope_store::model::event::Evidence;
+use tope_store::model::trial::Restart;
+use tope_store::ops::supervise::{self, Attempt, Outcome, Report, Supervision, outside};
+use tope_store::services::affected::Affected;
+use tope_store::services::{Judgement, Verdict, manager};
+use tope_store::store::Store;
+
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::render::notice::Notice;
+
+/// Which services a switch restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Which {
+    /// Those for which the two versions differ
+    Changed,
+    /// All of them
+    All,
+}
+
+impl Which {
+    /// The same for the library.
+    pub fn restart(self) -> Restart {
+        match self {
+            Self::Changed => Restart::Changed,
+            Self::All => Restart::All,
+        }
+    }
+}
+
+/// Runs what needs services; or runs this whole command once more outside of its own unit, if that is among them, and
+/// gives what that came to.
+pub fn with_services<T>(
+    context: &Context,
+    store: &Store,
+    restart: Restart,
+    work: impl FnOnce(&Supervision<'_>) -> Result<T>,
+) -> Result<std::result::Result<T, Exit>> {
+    let config = context.config();
+    let manager = manager(&config.supervisor);
+    let say = |sentence: &str| context.say(sentence);
+    let supervision = Supervision { manager: &*manager, configured: &config.services, restart, say: &say };
+    if config.supervisor == Supervisor::Systemd
+        && let Some(unit) = supervise::own_unit(store, &supervision)
+    {
+        context.say(format_args!("this runs in {unit}, which is to be restarted: going on in a unit of its own"));
+        return context.run_outside().map(Err);
+    }
+    work(&supervision).map(Ok)
+}
+
+/// A unit that is restarted.
+#[derive(Serialize)]
+struct RestartedDocument<'a> {
+    unit: &'a str,
+    reasons: &'a [String],
+}
+
+impl<'a> RestartedDocument<'a> {
+    fn of(affected: &'a Affected) -> Self {
+        Self { unit: &affected.unit, reasons: &affected.reasons }
+    }
+}
+
+/// Why something failed.
+#[derive(Serialize)]
+pub struct EvidenceDocument<'a> {
+    check: &'a str,
+    detail: &'a str,
+    exit_code: Option<i32>,
+    log: &'a [String],
+}
+
+impl<'a> EvidenceDocument<'a> {
+    /// The document of evidence.
+    pub fn of(evidence: &'a Evidence) -> Self {
+        let Evidence { check, detail, exit_code, log } = evidence;
+        Self { check, detail, exit_code: *exit_code, log }
+    }
+}
+
+#[derive(Serialize)]
+struct VerdictDocument<'a> {
+    unit: &'a str,
+    judgement: &'static str,
+    evidence: Option<EvidenceDocument<'a>>,
+}
+
+impl<'a> VerdictDocument<'a> {
+    fn of(verdict: &'a Verdict) -> Self {
+        let judgement = match verdict.judgement {
+            Judgement::Passed => "passed",
+            Judgement::Failed(_) => "failed",
+            Judgement::Open => "open",
+        };
+        Self { unit: &verdict.unit, judgement, evidence: verdict.failure().map(EvidenceDocument::of) }
+    }
+}
+
+#[derive(Serialize)]
+struct AttemptDocument<'a> {
+    version: String,
+    level: u8,
+    restarted: Vec<RestartedDocument<'a>>,
+    services: Vec<VerdictDocument<'a>>,
+    refused: Option<EvidenceDocument<'a>>,
+}
+
+impl<'a> AttemptDocument<'a> {
+    fn of(attempt: &'a Attempt) -> Self {
+        Self {
+            version: attempt.version.to_string(),
+            level: attempt.level,
+            restarted: attempt.restarted.iter().map(RestartedDocument::of).collect(),
+            services: attempt.verdicts.iter().map(VerdictDocument::of).collect(),
+            refused: attempt.refused.as_ref().map(EvidenceDocument::of),
+        }
+    }
+}
+
+/// The document of a supervised switch.
+#[derive(Serialize)]
+pub struct Document<'a> {
+    from: Option<String>,
+    to: String,
+    current: String,
+    level: u8,
+    outcome: &'static str,
+    digest: Option<String>,
+    previous: Option<String>,
+    marked_bad: bool,
+    bad: Option<String>,
+    same_check: Option<&'a str>,
+    attempts: Vec<AttemptDocument<'a>>,
+    external_changes: &'a [String],
+    warnings: &'a [String],
+    elapsed_ms: u128,
+}
+
+impl<'a> Document<'a> {
+    /// What a report says.
+    pub fn of(report: &'a Report) -> Self {
+        Self {
+            from: report.from.as_ref().map(ToString::to_string),
+            to: report.to.to_string(),
+            current: report.current.to_string(),
+            level: report.level,
+            outcome: report.outcome.name(),
+            digest: report.digest.map(|digest| digest.to_string()),
+            previous: report.previous.as_ref().map(ToString::to_string),
+            marked_bad: report.marked_bad.is_some(),
+            bad: report.marked_bad.as_ref().map(ToString::to_string),
+            same_check: report.same_check.as_deref(),
+            attempts: report.attempts.iter().map(AttemptDocument::of).collect(),
+            external_changes: &report.external_changes,
+            warnings: &report.warnings,
+            elapsed_ms: report.elapsed.as_millis(),
+        }
+    }
+}
+
+/// Tells how it ended: answer, warnings, who is to be told, exit code.
+pub fn conclude(context: &Context, store: &Store, report: &Report) -> Result<Exit> {
+    super::activate::say_warnings(context, &report.external_changes, &report.warnings);
+    context.answer(&Document::of(report), |out| tell(out, report))?;
+    if matches!(report.outcome, Outcome::RolledBack | Outcome::Degraded) {
+        Notice::of_switch(store, report).send(context);
+    }
+    Ok(exit(report.outcome))
+}
+
+/// The exit code of an outcome.
+pub fn exit(outcome: Outcome) -> Exit {
+    match outcome {
+        Outcome::Done | Outcome::Unchanged => Exit::Done,
+        Outcome::RolledBack => Exit::RolledBack,
+        Outcome::Degraded => Exit::Degraded,
+    }
+}
+
+/// What happened, for an operator who has just been woken.
+pub fn tell(out: &mut dyn Write, report: &Report) -> io::Result<()> {
+    let Report { from, to, current, .. } = report;
+    match report.outcome {
+        Outcome::Unchanged => writeln!(out, "{to} is current already, and no service has to be restarted")?,
+        Outcome::Done => {
+            match from.as_ref().filter(|from| *from != to) {
+                Some(from) => writeln!(out, "current is now {to} (was {from})")?,
+                None => writeln!(out, "current is {to}")?,
+            }
+            tell_services(out, report)?;
+        }
+        Outcome::RolledBack => {
+            writeln!(out, "{to} does not hold; current is {current} (level {}), and it holds", report.level)?;
+            tell_failures(out, report)?;
+        }
+        Outcome::Degraded => {
+            writeln!(out, "no version holds; current is {current}, the least bad one: manual intervention is needed")?;
+            tell_failures(out, report)?;
+        }
+    }
+    if let Some(check) = &report.same_check {
+        writeln!(out, "{}", outside(check))?;
+    }
+    if let Some(bad) = &report.marked_bad {
+        writeln!(out, "{bad} is marked bad; to clear that: tope-store confirm {bad}")?;
+    }
+    if report.outcome == Outcome::Degraded {
+        writeln!(out, "when the fault is mended: tope-store activate VERSION --restart=all")?;
+    }
+    Ok(())
+}
+
+fn tell_services(out: &mut dyn Write, report: &Report) -> io::Result<()> {
+    let Some(attempt) = report.attempts.last() else { return Ok(()) };
+    if attempt.verdicts.is_empty() {
+        return writeln!(out, "no service had to be restarted, and none was watched");
+    }
+    for verdict in &attempt.verdicts {
+        let restarted = attempt.restarted.iter().any(|one| one.unit == verdict.unit);
+        let how = if restarted { "restarted, and holds" } else { "not touched, and goes on" };
+        writeln!(out, "  {}: {how}", verdict.unit)?;
+    }
+    Ok(())
+}
+
+fn tell_failures(out: &mut dyn Write, report: &Report) -> io::Result<()> {
+    for attempt in &report.attempts {
+        if let Some(evidence) = attempt.failure() {
+            writeln!(out, "  {}: {evidence}", attempt.version)?;
+            for line in evidence.log.iter().rev().take(3).rev() {
+                writeln!(out, "    | {}", Shown::text(line))?;
+            }
+        }
+    }
+    Ok(())
+}

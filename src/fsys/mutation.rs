@@ -1,0 +1,43 @@
+//! Deliberate mistakes, for the tests to find: a suite that cannot fail proves nothing.
+//!
+//! Only a build with debug assertions has them, as the tests use it, and makes the one that `TOPE_MUTATION` names. In a
+//! release they are constant and gone.
+
+/// A mistake that can be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutation {
+    /// Directories are not synced.
+    DirectorySync,
+    /// Files are not synced.
+    FileSync,
+    /// There is no barrier before a version is published.
+    Barrier,
+    /// A role is removed and made anew instead of renamed over.
+    Rename,
+    /// Locks are not taken.
+    Lock,
+}
+
+impl Mutation {
+    /// Whether it is made.
+    #[cfg(not(debug_assertions))]
+    #[inline]
+    pub const fn is_made(self) -> bool {
+        false
+    }
+
+    /// Whether it is made.
+    #[cfg(debug_assertions)]
+    #[allow(clippy::disallowed_methods, reason = "tests choose it from outside")]
+    pub fn is_made(self) -> bool {
+        static CHOSEN: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+        let name = match self {
+            Self::DirectorySync => "directory-sync",
+            Self::FileSync => "file-sync",
+            Self::Barrier => "barrier",
+            Self::Rename => "rename",
+            Self::Lock => "lock",
+        };
+        CHOSEN.get_or_init(|| std::env::var("TOPE_MUTATION").unwrap_or_default()) == name
+    }
+}

@@ -1,0 +1,238 @@
+//! Reading a manifest: whole, or only what objects it refers to.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
+
+use super::{
+    Facts, HEAD_BYTES, MANIFEST_CONTEXT, MANIFEST_FORMAT, MANIFEST_MAGIC, MAX_BODY_BYTES, MAX_ENTRIES, Manifest,
+    Placement, PlacementKind, Source, SourceKind, key_of,
+};
+use crate::model::codec::{DecodeError, Reader};
+use crate::model::id::TreeId;
+use crate::model::metadata::{ObjectKey, Ownership};
+use crate::model::name::{TreePath, VersionName};
+use crate::model::tree::{Entries, Node, Tally, TreeSet, tree_id};
+
+const MISPLACED_TREES: &str = "trees that are missing, superfluous or out of order";
+const TOO_MANY_ENTRIES: &str = "more entries than a version can have";
+const MISCOUNTED_FILES: &str = "another number of placements than of files";
+
+impl Manifest {
+    /// Reads a manifest file.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] for anything that [`Manifest::encode`] would not write.
+    pub fn decode(file: &[u8]) -> Result<Self, DecodeError> {
+        Self::decode_body(&body_of(file)?)
+    }
+
+    /// Reads the facts of a manifest file and the id of its root tree. The checksum is compared, the trees are not looked
+    /// at.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] as [`Manifest::decode`], for what is read.
+    pub fn decode_facts(file: &[u8]) -> Result<(Facts, TreeId), DecodeError> {
+        let body = body_of(file)?;
+        let mut reader = Reader::new(&body);
+        let facts = decode_facts(&mut reader)?;
+        Ok((facts, TreeId::from_bytes(reader.array()?)))
+    }
+
+    /// Reads a body after decompression.
+    pub fn decode_body(body: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(body);
+        let facts = decode_facts(&mut reader)?;
+        let root = TreeId::from_bytes(reader.array()?);
+        let mut trees = TreeSet::default();
+        let mut order = Vec::new();
+        for _ in 0..reader.u32()? {
+            order.push(trees.insert_encoded(reader.long_bytes()?)?);
+        }
+        let tally = trees.tally(root).filter(|_| trees.reachable(root) == order);
+        let Tally { entries, files } = tally.ok_or_else(|| reader.invalid(MISPLACED_TREES))?;
+        if entries > MAX_ENTRIES {
+            return Err(reader.invalid(TOO_MANY_ENTRIES));
+        }
+        if u64::from(reader.u32()?) != files {
+            return Err(reader.invalid(MISCOUNTED_FILES));
+        }
+        let mut placements = Vec::new();
+        for _ in 0..files {
+            placements.push(decode_placement(&mut reader)?);
+        }
+        reader.finish()?;
+        Ok(Self { facts, root, trees, placements })
+    }
+}
+
+/// Tells every object that a manifest file refers to, with its size and placement, in the order of the walk; gives the
+/// version's facts and its root tree. Takes no more memory than the file's contents: an import asks this of the newest version.
+///
+/// # Errors
+///
+/// As [`Manifest::decode`]. Then what was told proves nothing.
+pub fn each_object(
+    file: &[u8],
+    mut tell: impl FnMut(ObjectKey, u64, Placement),
+) -> Result<(Facts, TreeId), DecodeError> {
+    let body = body_of(file)?;
+    let mut reader = Reader::new(&body);
+    let facts = decode_facts(&mut reader)?;
+    let root = TreeId::from_bytes(reader.array()?);
+    let misplaced = DecodeError::Invalid { what: MISPLACED_TREES, at: body.len() };
+    let mut trees = HashMap::new();
+    for number in 0..reader.u32()? {
+        let encoding = reader.long_bytes()?;
+        if trees.insert(tree_id(encoding), (encoding, number)).is_some() {
+            return Err(misplaced);
+        }
+    }
+    let files = reader.u32()?;
+    let mut met = 0;
+    let mut enter = |tree: &TreeId| {
+        let (encoding, number) = *trees.get(tree).ok_or(misplaced.clone())?;
+        // Each stands where the walk first meets it.
+        match number.cmp(&met) {
+            Ordering::Less => {}
+            Ordering::Equal => met += 1,
+            Ordering::Greater => return Err(misplaced.clone()),
+        }
+        Entries::of(encoding)
+    };
+    let mut stack = vec![enter(&root)?];
+    let (mut told, mut entries) = (0, 0);
+    while let Some(level) = stack.last_mut() {
+        let Some(entry) = level.next_entry()? else {
+            stack.pop();
+            continue;
+        };
+        entries += 1;
+        if entries > MAX_ENTRIES {
+            return Err(reader.invalid(TOO_MANY_ENTRIES));
+        }
+        match entry.node {
+            Node::Directory { tree } => stack.push(enter(&tree)?),
+            Node::File { content, size: size @ 1.. } if told < files => {
+                let placement = decode_placement(&mut reader)?;
+                tell(key_of(content, &entry.metadata, facts.ownership, placement), size, placement);
+                told += 1;
+            }
+            Node::File { size: 1.., .. } => return Err(reader.invalid(MISCOUNTED_FILES)),
+            Node::File { .. } | Node::Symlink { .. } => {}
+        }
+    }
+    if trees.len() as u64 != u64::from(met) {
+        return Err(misplaced);
+    }
+    if told != files {
+        return Err(reader.invalid(MISCOUNTED_FILES));
+    }
+    reader.finish()?;
+    Ok((facts, root))
+}
+
+/// The body of a file, compared with its checksum.
+fn body_of(file: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    let mut head = Reader::new(file);
+    if head.bytes(8)? != MANIFEST_MAGIC {
+        return Err(head.invalid("not a manifest: wrong first bytes"));
+    }
+    if head.u32()? != MANIFEST_FORMAT {
+        return Err(head.invalid("an unknown version of the manifest format"));
+    }
+    let length = head.u64()?;
+    let checksum: [u8; 32] = head.array()?;
+    if length > MAX_BODY_BYTES {
+        return Err(head.invalid("a length beyond what a manifest can have"));
+    }
+    let packed = head.bytes(head.remaining())?;
+    let body = unpack(packed, length)
+        .ok_or(DecodeError::Invalid { what: "a frame that does not decompress", at: HEAD_BYTES })?;
+    if blake3::derive_key(MANIFEST_CONTEXT, &body) != checksum {
+        return Err(DecodeError::Invalid { what: "a checksum that does not match", at: HEAD_BYTES });
+    }
+    Ok(body)
+}
+
+/// Decompresses at most `length` bytes; `None` if the frame is damaged, holds another number of bytes, or does not end
+/// the file.
+fn unpack(packed: &[u8], length: u64) -> Option<Vec<u8>> {
+    use std::io::Read;
+    // No more than the frame can plausibly hold, whatever the head says.
+    let plausible = packed.len().saturating_mul(16);
+    let mut body = Vec::with_capacity(usize::try_from(length).map_or(plausible, |length| length.min(plausible)));
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(packed).ok()?.single_frame();
+    decoder.by_ref().take(length + 1).read_to_end(&mut body).ok()?;
+    (body.len() as u64 == length && decoder.finish().is_empty()).then_some(body)
+}
+
+fn decode_facts(reader: &mut Reader<'_>) -> Result<Facts, DecodeError> {
+    let bytes = reader.short_bytes()?;
+    let name = std::str::from_utf8(bytes).ok().and_then(|name| name.parse().ok());
+    // In full: where people may leave out the `v`, a manifest does not.
+    let name = name.filter(|name: &VersionName| name.as_str().as_bytes() == bytes);
+    let name = name.ok_or_else(|| reader.invalid("a version name that is not allowed"))?;
+    let (import_number, imported_at) = (reader.u64()?, reader.i64()?);
+    let clock_synchronised = match reader.u8()? {
+        0 => false,
+        1 => true,
+        _ => return Err(reader.invalid("neither true nor false")),
+    };
+    let note = reader.text()?;
+    let mut labels = BTreeMap::new();
+    for _ in 0..reader.u32()? {
+        let key = reader.text()?;
+        if labels.last_key_value().is_some_and(|(last, _)| *last >= key) {
+            return Err(reader.invalid("labels out of order"));
+        }
+        labels.insert(key, reader.text()?);
+    }
+    let kind = SourceKind::ALL.get(usize::from(reader.u8()?)).copied();
+    let kind = kind.ok_or_else(|| reader.invalid("an unknown kind of source"))?;
+    let source = Source { kind, path: reader.long_bytes()?.to_vec() };
+    let ownership = match (reader.u8()?, reader.u32()?, reader.u32()?) {
+        (0, 0, 0) => Ownership::AsRecorded,
+        (1, uid, gid) => Ownership::Squash { uid, gid },
+        _ => return Err(reader.invalid("an unknown kind of ownership")),
+    };
+    let (shared, private_empty) = (decode_paths(reader)?, decode_paths(reader)?);
+    Ok(Facts {
+        name,
+        import_number,
+        imported_at,
+        clock_synchronised,
+        note,
+        labels,
+        source,
+        ownership,
+        shared,
+        private_empty,
+    })
+}
+
+fn decode_paths(reader: &mut Reader<'_>) -> Result<Vec<TreePath>, DecodeError> {
+    let mut paths: Vec<TreePath> = Vec::new();
+    for _ in 0..reader.u32()? {
+        let bytes = reader.long_bytes()?;
+        let path = TreePath::parse(bytes).ok().filter(|path| path.as_bytes() == bytes && !path.is_top());
+        let path = path.ok_or_else(|| reader.invalid("a path that is not allowed"))?;
+        if paths.last().is_some_and(|last| *last >= path) {
+            return Err(reader.invalid("paths out of order"));
+        }
+        paths.push(path);
+    }
+    Ok(paths)
+}
+
+fn decode_placement(reader: &mut Reader<'_>) -> Result<Placement, DecodeError> {
+    let kind = match reader.u8()? {
+        0 => PlacementKind::Object,
+        1 => PlacementKind::PinnedMtime,
+        2 => PlacementKind::Private,
+        3 => PlacementKind::Shared,
+        _ => return Err(reader.invalid("an unknown kind of placement")),
+    };
+    Ok(Placement { kind, mtime_seconds: reader.i64()?, mtime_nanoseconds: reader.u32()? })
+}

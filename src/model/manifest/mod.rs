@@ -1,0 +1,248 @@
+//! Manifests: the exact contents of one version, with its own facts; immutable once published.
+//!
+//! The file is a fixed head (magic, format, length, checksum) and one zstd frame; `schema/FORMAT.md` gives it byte
+//! by byte. Decoding checks everything that can be checked without the file system: the checksum, that every tree is
+//! there and named by its hash, that nothing is left over, that there is one placement per file.
+
+mod decode;
+mod encode;
+
+use std::collections::BTreeMap;
+
+use super::id::{ContentId, Digest, TreeId};
+use super::metadata::{Metadata, ObjectKey, Ownership, Sealed};
+use super::name::{TreePath, VersionName};
+use super::tree::{Entry, Node, TreeSet};
+
+pub use decode::each_object;
+
+/// First bytes of a manifest.
+pub const MANIFEST_MAGIC: &[u8; 8] = b"tope-man";
+/// Version of the manifest format.
+pub const MANIFEST_FORMAT: u32 = 1;
+/// The context under which a manifest's body is checksummed.
+pub const MANIFEST_CONTEXT: &str = "tope-store 2026-11 manifest v1";
+/// Largest body that is read, so that a damaged length cannot exhaust memory: a million entries take about 100 MiB.
+pub const MAX_BODY_BYTES: u64 = 4 << 30;
+/// Most entries that a version can have, equal trees counted as often as they occur.
+pub const MAX_ENTRIES: u64 = 1 << 27;
+const HEAD_BYTES: usize = 8 + 4 + 8 + 32;
+
+/// Where a version came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// What it was.
+    pub kind: SourceKind,
+    /// Its path as given, in bytes; empty for standard input.
+    pub path: Vec<u8>,
+}
+
+/// The kinds of source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SourceKind {
+    /// A directory.
+    Directory,
+    /// An archive, whatever its compression.
+    Archive,
+    /// An archive on standard input.
+    Stream,
+    /// A hand-made tree taken under management in place.
+    Adopted,
+}
+
+impl SourceKind {
+    /// All kinds, in the order of their numbers in the format.
+    pub const ALL: [Self; 4] = [Self::Directory, Self::Archive, Self::Stream, Self::Adopted];
+
+    /// The stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Directory => "directory",
+            Self::Archive => "archive",
+            Self::Stream => "stream",
+            Self::Adopted => "adopted",
+        }
+    }
+}
+
+/// What is true of a version besides its contents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Its name.
+    pub name: VersionName,
+    /// Its import number; higher is newer.
+    pub import_number: u64,
+    /// Wall time of the import in seconds; a label.
+    pub imported_at: i64,
+    /// Whether the clock was synchronised then.
+    pub clock_synchronised: bool,
+    /// Free text given at import.
+    pub note: String,
+    /// Labels given at import.
+    pub labels: BTreeMap<String, String>,
+    /// Where it came from.
+    pub source: Source,
+    /// How owners were applied.
+    pub ownership: Ownership,
+    /// Paths that live outside the version: a symbolic link stands at each; sorted.
+    pub shared: Vec<TreePath>,
+    /// Empty files that a service writes; sorted. (Of files with contents the placement says it.)
+    pub private_empty: Vec<TreePath>,
+}
+
+/// How one non-empty regular file was placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PlacementKind {
+    /// A hardlink to its object.
+    Object,
+    /// A hardlink to an object whose modification time is part of its key.
+    PinnedMtime,
+    /// A writable copy of its own; the pristine bytes are kept as an object.
+    Private,
+    /// Below a shared path: only the pristine object is kept.
+    Shared,
+}
+
+/// Placement of one non-empty regular file, and the modification time of its object when it was linked. A file whose
+/// time differs later was written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Placement {
+    /// How it stands in the tree.
+    pub kind: PlacementKind,
+    /// Modification time of the object: seconds.
+    pub mtime_seconds: i64,
+    /// Modification time of the object: nanoseconds below a second.
+    pub mtime_nanoseconds: u32,
+}
+
+/// The exact contents of one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// Facts about the version.
+    pub facts: Facts,
+    /// Its root tree.
+    pub root: TreeId,
+    /// All trees below the root and the root itself.
+    pub trees: TreeSet,
+    /// One per non-empty regular file, in the order of [`TreeSet::walk`].
+    pub placements: Vec<Placement>,
+}
+
+impl Manifest {
+    /// The version's digest.
+    pub fn digest(&self) -> Digest {
+        Digest(self.root)
+    }
+
+    /// Calls `visit` for every entry, in order, with the placement of those that have one.
+    ///
+    /// # Panics
+    ///
+    /// Not for a manifest that was decoded: those are whole.
+    pub fn walk<E>(
+        &self,
+        mut visit: impl FnMut(&TreePath, &Entry, Option<Placement>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut placements = self.placements.iter().copied();
+        let walked = self.trees.walk(self.root, |path, entry| {
+            let placement = matches!(entry.node, Node::File { size: 1.., .. }).then(|| placements.next()).flatten();
+            visit(path, entry, placement)
+        })?;
+        walked.expect("a manifest holds every tree that it names");
+        Ok(())
+    }
+
+    /// The key of the object that holds this file's bytes.
+    pub fn object_key(&self, entry: &Entry, placement: Placement) -> Option<ObjectKey> {
+        let Node::File { content, .. } = entry.node else { return None };
+        Some(key_of(content, &entry.metadata, self.facts.ownership, placement))
+    }
+}
+
+fn key_of(content: ContentId, recorded: &Metadata, ownership: Ownership, placement: Placement) -> ObjectKey {
+    let mtime = (placement.kind == PlacementKind::PinnedMtime).then_some(placement.mtime_seconds);
+    ObjectKey { content, class: Sealed::of(&ownership.apply(recorded), mtime).class }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{EntryName, Tree};
+
+    fn manifest() -> Manifest {
+        let mut trees = TreeSet::default();
+        let file = |name: &str, bytes: &[u8]| Entry {
+            name: EntryName::new(name.as_bytes()).unwrap(),
+            metadata: Metadata::new(0o755, 0, 0),
+            node: Node::File { content: ContentId::of(bytes), size: bytes.len() as u64 },
+        };
+        let root = trees.insert(Tree::new(vec![file("app", b"one"), file("empty", b"")]).unwrap());
+        Manifest {
+            facts: Facts {
+                name: "v1.0.0".parse().unwrap(),
+                import_number: 7,
+                imported_at: 1_700_000_000,
+                clock_synchronised: true,
+                note: "first".into(),
+                labels: BTreeMap::from([("channel".into(), "stable".into())]),
+                source: Source { kind: SourceKind::Archive, path: b"app\xff.tar".to_vec() },
+                ownership: Ownership::Squash { uid: 1, gid: 2 },
+                shared: vec![TreePath::parse(b"services/app/state").unwrap()],
+                private_empty: vec![TreePath::parse(b"empty").unwrap()],
+            },
+            root,
+            trees,
+            placements: vec![Placement { kind: PlacementKind::PinnedMtime, mtime_seconds: 5, mtime_nanoseconds: 6 }],
+        }
+    }
+
+    #[test]
+    fn a_manifest_reads_back() {
+        let manifest = manifest();
+        assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
+    }
+
+    #[test]
+    fn the_objects_of_a_file_are_those_of_its_files() {
+        let mut manifest = manifest();
+        let leaf = manifest.trees.get(&manifest.root).unwrap().clone();
+        let directory = |name: &str| Entry {
+            name: EntryName::new(name.as_bytes()).unwrap(),
+            metadata: Metadata::new(0o755, 0, 0),
+            node: Node::Directory { tree: leaf.id() },
+        };
+        // One tree at two places: its file has a placement for each.
+        manifest.root = manifest.trees.insert(Tree::new(vec![directory("a"), directory("b")]).unwrap());
+        manifest.placements.push(Placement { kind: PlacementKind::Object, mtime_seconds: 8, mtime_nanoseconds: 9 });
+        let mut expected = Vec::new();
+        let walked = manifest.walk(|_, entry, placement| {
+            expected.extend(placement.and_then(|placed| Some((manifest.object_key(entry, placed)?, 3, placed))));
+            Ok::<(), ()>(())
+        });
+        walked.unwrap();
+        let mut objects = Vec::new();
+        let facts = each_object(&manifest.encode(), |key, size, placement| objects.push((key, size, placement)));
+        assert_eq!((facts, objects), (Ok((manifest.facts.clone(), manifest.root)), expected));
+        manifest.placements.pop();
+        assert!(each_object(&manifest.encode(), |_, _, _| {}).is_err());
+        manifest.placements.clear();
+        manifest.trees.insert(Tree::default());
+        manifest.root = Tree::default().id();
+        assert!(each_object(&manifest.encode(), |_, _, _| panic!("there is none")).is_ok());
+    }
+
+    #[test]
+    fn damage_anywhere_is_noticed() {
+        let encoded = manifest().encode();
+        for at in 0..encoded.len() {
+            let mut damaged = encoded.clone();
+            damaged[at] ^= 1;
+            // A flipped bit in zstd's own frame header may leave the same contents behind; then nothing was lost.
+            if let Ok(read) = Manifest::decode(&damaged) {
+                assert_eq!(read, manifest(), "byte {at}");
+            }
+            assert_eq!(each_object(&damaged, |_, _, _| {}).is_ok(), Manifest::decode(&damaged).is_ok(), "byte {at}");
+            assert!(Manifest::decode(&encoded[..at]).is_err(), "cut at {at}");
+        }
+    }
+}

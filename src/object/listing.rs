@@ -1,0 +1,143 @@
+//! Which inode each object is, from one listing of `objects/`.
+//!
+//! A listing gives some hundred inode numbers per system call, where looking at objects takes a call for each. What it
+//! says is used to agree only: that a file *is* the inode of its object. Where it does not agree, because the object
+//! is newer than the listing, or the file system numbers entries otherwise than inodes, the object itself is asked.
+
+use std::collections::HashMap;
+
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::fsys::{Dir, Kind, Stat};
+use crate::model::ObjectKey;
+
+/// The objects and their inodes at one moment.
+#[derive(Debug)]
+pub struct Listing {
+    /// By the first byte of the content.
+    fans: Vec<Fan>,
+}
+
+/// One of the 256 directories.
+#[derive(Debug, Default)]
+struct Fan {
+    device: u64,
+    /// Objects whose class is mode and owner alone; sorted.
+    plain: Vec<(Plain, u64)>,
+    /// What those begin with, close together for the search.
+    firsts: Vec<u64>,
+    /// All others.
+    others: HashMap<ObjectKey, u64>,
+}
+
+/// The key of an object without attributes or time, less the first byte of its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Plain {
+    /// Apart from the rest, so that one comparison decides almost always.
+    first: u64,
+    rest: [u8; 23],
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+impl Listing {
+    /// Lists `objects/`, its directories side by side on the threads it is called from. What cannot be listed is
+    /// left out.
+    pub fn read(objects: &Dir) -> Self {
+        let fans = (0..=u8::MAX).into_par_iter().map(|number| {
+            let name = format!("{number:02x}");
+            objects.open_dir(&name).and_then(|dir| Fan::read(name.as_bytes(), dir)).unwrap_or_default()
+        });
+        Self { fans: fans.collect() }
+    }
+
+    /// Whether the object of this key was listed, and is the inode that `stat` shows.
+    pub fn is(&self, key: &ObjectKey, stat: &Stat) -> bool {
+        let content = key.content.as_bytes();
+        let fan = &self.fans[usize::from(content[0])];
+        fan.device == stat.device && fan.get(key) == Some(stat.inode)
+    }
+}
+
+impl Fan {
+    fn read(name: &[u8], mut dir: Dir) -> Result<Self> {
+        let mut fan = Self { device: dir.stat_self()?.device, ..Self::default() };
+        dir.list(|_, item| {
+            if !matches!(item.kind, Kind::File | Kind::Unknown) {
+                return Ok(());
+            }
+            if let Some(key) = ObjectKey::parse(name, item.name) {
+                match Plain::of(&key) {
+                    Some(plain) => fan.plain.push((plain, item.inode)),
+                    None => drop(fan.others.insert(key, item.inode)),
+                }
+            }
+            Ok(())
+        })?;
+        fan.plain.sort_unstable_by_key(|(plain, _)| *plain);
+        fan.firsts = fan.plain.iter().map(|(plain, _)| plain.first).collect();
+        Ok(fan)
+    }
+
+    fn get(&self, key: &ObjectKey) -> Option<u64> {
+        match Plain::of(key) {
+            Some(plain) => {
+                let begin = self.firsts.partition_point(|first| *first < plain.first);
+                let alike = self.plain[begin..].iter().take_while(|(other, _)| other.first == plain.first);
+                alike.into_iter().find(|(other, _)| *other == plain).map(|(_, inode)| *inode)
+            }
+            None => self.others.get(key).copied(),
+        }
+    }
+}
+
+impl Plain {
+    /// `None` for a key that says more.
+    fn of(key: &ObjectKey) -> Option<Self> {
+        let class = &key.class;
+        let (_, content) = key.content.as_bytes().split_first_chunk::<1>()?;
+        let plain = class.xattrs.is_none() && class.mtime.is_none();
+        let (first, rest) = content.split_first_chunk()?;
+        let (first, rest) = (u64::from_be_bytes(*first), *rest.first_chunk()?);
+        plain.then_some(Self { first, rest, mode: class.mode, uid: class.uid, gid: class.gid })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ContentId, InodeClass, XattrDigest};
+
+    fn keys() -> Vec<ObjectKey> {
+        let class = |mode, uid, xattrs, mtime| InodeClass { mode, uid, gid: 7, xattrs, mtime };
+        let classes = [
+            class(0o444, 0, None, None),
+            class(0o4555, u32::MAX, None, None),
+            class(0o444, 0, Some(Box::new(XattrDigest::from_bytes([3; 32]))), None),
+            class(0o444, 0, None, Some(-7)),
+        ];
+        let contents = (0..40_u8).map(|number| ContentId::of(&[number]));
+        contents.flat_map(|content| classes.clone().map(|class| ObjectKey { content, class })).collect()
+    }
+
+    #[test]
+    fn objects_are_told_by_their_inodes_and_nothing_else_is() {
+        let temporary = tempfile::tempdir().unwrap();
+        let objects = Dir::open(temporary.path()).unwrap();
+        for key in keys() {
+            objects.ensure_dir(key.directory(), 0o700).unwrap();
+            objects.create_file(key.path(), 0o644).unwrap();
+        }
+        let listing = Listing::read(&objects);
+        let all = keys();
+        for (at, key) in all.iter().enumerate() {
+            let stat = objects.stat(key.path()).unwrap();
+            assert!(listing.is(key, &stat), "{key}");
+            assert!(!listing.is(&all[(at + 1) % all.len()], &stat), "{key} is another one");
+            assert!(!listing.is(key, &Stat { inode: stat.inode + 1_000_000, ..stat }), "{key}");
+            assert!(!listing.is(key, &Stat { device: stat.device + 1, ..stat }), "{key}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What is recorded of very many objects, in little memory: sixty bytes for each.
+//!
+//! The classes of inodes are few and stand aside. Contents are hashes already, so they are not hashed once more: eight
+//! of their bytes, mixed with a number that nobody outside this process knows, say where an entry lies.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use super::Recorded;
+use crate::model::{ContentId, InodeClass, ObjectKey};
+
+/// Objects by key.
+#[derive(Debug, Clone, Default)]
+pub struct ObjectMap {
+    classes: HashMap<InodeClass, u32>,
+    entries: HashMap<Key, Value, Mixed>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Key {
+    content: ContentId,
+    class: u32,
+}
+
+impl std::hash::Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [a, b, c, d, e, f, g, h, ..] = *self.content.as_bytes();
+        state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]) ^ u64::from(self.class));
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C, packed(4))]
+struct Value {
+    size: u64,
+    seconds: i64,
+    nanoseconds: u32,
+}
+
+impl ObjectMap {
+    /// Makes room for so many more.
+    pub fn reserve(&mut self, objects: usize) {
+        self.entries.reserve(objects);
+    }
+
+    /// What is recorded of an object.
+    pub fn get(&self, key: &ObjectKey) -> Option<Recorded> {
+        let class = *self.classes.get(&key.class)?;
+        let Value { size, seconds, nanoseconds } = *self.entries.get(&Key { content: key.content, class })?;
+        Some(Recorded { size, mtime: (seconds, nanoseconds) })
+    }
+
+    /// Takes an object in; what was recorded of it is replaced.
+    pub fn insert(&mut self, key: &ObjectKey, recorded: Recorded) {
+        let class = match self.classes.get(&key.class) {
+            Some(class) => *class,
+            None => {
+                let class = u32::try_from(self.classes.len()).expect("there are no four thousand million classes");
+                self.classes.insert(key.class.clone(), class);
+                class
+            }
+        };
+        let Recorded { size, mtime: (seconds, nanoseconds) } = recorded;
+        self.entries.insert(Key { content: key.content, class }, Value { size, seconds, nanoseconds });
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (ObjectKey, Recorded)> {
+        let mut classes: Vec<Option<&InodeClass>> = vec![None; self.classes.len()];
+        for (class, number) in &self.classes {
+            classes[*number as usize] = Some(class);
+        }
+        self.entries.iter().filter_map(move |(key, value)| {
+            let class = classes[key.class as usize]?.clone();
+            let Value { size, seconds, nanoseconds } = *value;
+            Some((ObjectKey { content: key.content, class }, Recorded { size, mtime: (seconds, nanoseconds) }))
+        })
+    }
+}
+
+/// Mixes what a hash of contents gives with a number of its own.
+#[derive(Debug, Clone)]
+struct Mixed(u64);
+
+impl Default for Mixed {
+    fn default() -> Self {
+        Self(RandomState::new().hash_one(0_u8) | 1)
+    }
+}
+
+impl BuildHasher for Mixed {
+    type Hasher = Mixing;
+
+    fn build_hasher(&self) -> Mixing {
+        Mixing { by: self.0, hash: 0 }
+    }
+}
+
+struct Mixing {
+    by: u64,
+    hash: u64,
+}
+
+impl Hasher for Mixing {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        // The upper half of a product depends on every bit of both, the lower one on the low bits only.
+        let product = u128::from(self.hash ^ value) * u128::from(self.by);
+        self.hash = (product >> 64) as u64 ^ product as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.hash
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(content: &[u8], mode: u32) -> ObjectKey {
+        let class = InodeClass { mode, uid: 0, gid: 0, xattrs: None, mtime: None };
+        ObjectKey { content: ContentId::of(content), class }
+    }
+
+    #[test]
+    fn what_was_put_in_is_found_under_its_whole_key_only() {
+        let mut map = ObjectMap::default();
+        let recorded = |size| Recorded { size, mtime: (-1, 999_999_999) };
+        for number in 0..1000_u64 {
+            map.insert(&key(&number.to_le_bytes(), 0o444), recorded(number));
+        }
+        map.insert(&key(&7_u64.to_le_bytes(), 0o555), recorded(u64::MAX));
+        map.insert(&key(&8_u64.to_le_bytes(), 0o444), recorded(0));
+        assert_eq!(map.len(), 1001);
+        assert_eq!(map.get(&key(&7_u64.to_le_bytes(), 0o444)), Some(recorded(7)));
+        assert_eq!(map.get(&key(&7_u64.to_le_bytes(), 0o555)), Some(recorded(u64::MAX)));
+        assert_eq!(map.get(&key(&8_u64.to_le_bytes(), 0o444)), Some(recorded(0)));
+        assert_eq!(map.get(&key(&8_u64.to_le_bytes(), 0o555)), None);
+        assert_eq!(map.get(&key(b"other", 0o444)), None);
+        let all: HashMap<ObjectKey, Recorded> = map.iter().collect();
+        assert_eq!(all.len(), 1001);
+        assert!(all.iter().all(|(key, recorded)| map.get(key) == Some(*recorded)));
+    }
+}

@@ -1,0 +1,136 @@
+//! Which services a switch from one version to another touches, and why: what `--restart=changed` restarts.
+//!
+//! It works from manifests, and from what the manager and `/proc` tell of the services; the index is not needed. Where
+//! something cannot be known (a version made by hand, a manifest that cannot be read), every service is affected, and
+//! the reason says so.
+
+use std::collections::BTreeMap;
+
+use crate::config::Service;
+use crate::error::{Result, chain};
+use crate::fsys::process;
+use crate::model::diff::{self, Change, Options};
+use crate::model::{Manifest, Node, TreePath, VersionName};
+use crate::services::affected::{Affected, Needs, reason};
+use crate::services::{ServiceManager, discover};
+use crate::store::Store;
+
+/// Tells for each service, in their order, whether it is affected by going from one version to another.
+///
+/// What the manager or `/proc` cannot tell is done without: names and configuration remain.
+///
+/// # Errors
+///
+/// The trees contradict their manifests.
+pub fn affected(
+    store: &Store,
+    manager: &dyn ServiceManager,
+    services: &[Service],
+    from: Option<&VersionName>,
+    to: &VersionName,
+) -> Result<Vec<Affected>> {
+    let all = |why: String| {
+        let touched = |service: &Service| Affected { unit: service.unit.clone(), reasons: vec![why.clone()] };
+        Ok(services.iter().map(touched).collect())
+    };
+    let Some(from) = from else { return all("nothing was current".into()) };
+    let (before, after) = match (manifest(store, from), manifest(store, to)) {
+        (Ok(before), Ok(after)) => (before, after),
+        (Err(why), _) | (_, Err(why)) => return all(why),
+    };
+    let changes = diff::compare((&before.trees, before.root), (&after.trees, after.root), &Options::default())?.changes;
+    let units: Vec<String> = services.iter().map(|service| service.unit.clone()).collect();
+    let described = manager.describe(&units).unwrap_or_default();
+    let needs = services.iter().enumerate().map(|(at, service)| {
+        let mut needs = Needs::of(service);
+        needs.paths.extend(described.get(at).map(|unit| discover::places(unit, store.layout())).unwrap_or_default());
+        for manifest in [&before, &after] {
+            let links: Vec<TreePath> = needs.paths.iter().filter_map(|path| led_to(manifest, path)).collect();
+            needs.paths.extend(links);
+        }
+        needs
+    });
+    let needs: Vec<Needs> = needs.collect();
+    let mut found: Vec<Affected> =
+        needs.iter().map(|needs| Affected { unit: needs.unit.clone(), reasons: needs.reasons(&changes) }).collect();
+    if changes.is_empty() || found.iter().all(Affected::is_affected) {
+        return Ok(found);
+    }
+    let used = used(store, from, &changes);
+    for (affected, needs) in found.iter_mut().zip(&needs).filter(|(affected, _)| !affected.is_affected()) {
+        affected.reasons = used.get(&affected.unit).cloned().unwrap_or_default();
+        let known = |path: &TreePath| {
+            path.is_top() || [&before, &after].into_iter().any(|manifest| node(manifest, path).is_some())
+        };
+        if affected.reasons.is_empty() && needs.patterns.is_empty() && !needs.paths.iter().any(known) {
+            affected.reasons.push("what it needs of the release is not known, and something differs".into());
+        }
+    }
+    Ok(found)
+}
+
+fn manifest(store: &Store, version: &VersionName) -> Result<Manifest, String> {
+    match store.manifest(version) {
+        Ok(Some(manifest)) => Ok(manifest),
+        Ok(None) => Err(format!("{version} was made by hand, so it is not known what differs")),
+        Err(error) => Err(format!("it is not known what differs: {}", chain(&error))),
+    }
+}
+
+/// What a version has at a path.
+fn node<'a>(manifest: &'a Manifest, path: &TreePath) -> Option<&'a Node> {
+    let mut tree = manifest.trees.get(&manifest.root)?;
+    let mut found: Option<&Node> = None;
+    for part in path.components() {
+        if let Some(node) = found {
+            let Node::Directory { tree: below } = node else { return None };
+            tree = manifest.trees.get(below)?;
+        }
+        found = Some(&tree.get(part)?.node);
+    }
+    found
+}
+
+/// Where in the version a link leads, if there is one at this path that stays in the version.
+fn led_to(manifest: &Manifest, path: &TreePath) -> Option<TreePath> {
+    let mut path = path.clone();
+    let mut led = false;
+    for _ in 0..8 {
+        let Some(Node::Symlink { target }) = node(manifest, &path) else { break };
+        if target.starts_with(b"/") {
+            return None;
+        }
+        path.pop();
+        let mut parts: Vec<&[u8]> = path.components().collect();
+        for part in target.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")) {
+            match part {
+                b".." => drop(parts.pop()?),
+                part => parts.push(part),
+            }
+        }
+        path = TreePath::parse(&parts.join(&b'/')).ok()?;
+        led = true;
+    }
+    led.then_some(path)
+}
+
+/// By unit: what of the changes its processes were seen to use.
+fn used(store: &Store, version: &VersionName, changes: &[Change]) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let Ok(versions) = store.versions().real_path() else { return found };
+    let changed: BTreeMap<&[u8], &Change> = changes.iter().map(|change| (change.path.as_bytes(), change)).collect();
+    let mut units: BTreeMap<i32, Option<String>> = BTreeMap::new();
+    for one in process::uses_below(&versions).uses {
+        let change = changed.get(one.path.as_slice()).filter(|_| one.name.as_bytes() == version.as_str().as_bytes());
+        let Some(change) = change else { continue };
+        let unit = units.entry(one.pid).or_insert_with(|| process::unit_of(one.pid));
+        if let Some(unit) = unit {
+            let reasons = found.entry(unit.clone()).or_default();
+            let reason = format!("{}, which process {} {}", reason(change), one.pid, one.how);
+            if reasons.len() < 3 {
+                reasons.push(reason);
+            }
+        }
+    }
+    found
+}

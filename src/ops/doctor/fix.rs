@@ -1,0 +1,140 @@
+//! What `doctor --fix` does: only what is safe whoever asks for it.
+//!
+//! A role is pointed where the history recorded it, never at a version of doctor's choice. Bytes are `verify --repair`'s
+//! business, and what is not ours is nobody's.
+
+use std::collections::BTreeSet;
+
+use super::{Options, Report};
+use crate::error::{Error, Result, chain};
+use crate::fsys::{Dir, Kind, durable, system};
+use crate::history::State;
+use crate::layout;
+use crate::model::marks::Known;
+use crate::model::{Action, Event, Format, Marks, Role};
+use crate::observe::Observer;
+use crate::ops::link::{self, Mode, Outcome, Writing};
+use crate::ops::repair::point_roles;
+use crate::store::{Store, create};
+
+/// Mends what the report says can be mended.
+///
+/// # Errors
+///
+/// [`Error::Interrupted`] only.
+pub(super) fn fix(
+    store: &Store,
+    options: &Options<'_>,
+    report: &Report,
+    fixed: &mut Vec<String>,
+    not_done: &mut Vec<String>,
+    observer: &dyn Observer,
+) -> Result<()> {
+    let kinds: BTreeSet<&str> =
+        report.findings.iter().filter(|finding| finding.fixable).map(|finding| finding.kind).collect();
+    let has = |names: &[&str]| names.iter().any(|name| kinds.contains(name));
+    let mut step = |wanted: bool, what: &str, work: &dyn Fn() -> Result<Vec<String>>| -> Result<()> {
+        if !wanted {
+            return Ok(());
+        }
+        crate::observe::check(observer)?;
+        match work() {
+            Ok(done) => fixed.extend(done),
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(error) => not_done.push(format!("{what}: {}", chain(&error))),
+        }
+        Ok(())
+    };
+    // Everything else needs a store that may be written: the next round finds it so.
+    step(has(&["format-damaged"]), "writing the format anew", &|| format(store))?;
+    step(has(&["history-broken", "history-missing"]), "beginning the history anew", &|| history(store))?;
+    step(has(&["leftovers"]), "removing what interrupted commands left", &|| {
+        store.recover()?;
+        Ok(vec!["removed what interrupted commands left".into()])
+    })?;
+    step(has(&["index"]), "making the index anew", &|| {
+        store.exclude()?.rebuild_index()?;
+        Ok(vec!["made the index anew".into()])
+    })?;
+    let roles = ["role-missing", "role-dangling", "role-foreign", "role-roundabout", "role-through-role"];
+    step(has(&roles), "pointing roles", &|| point_roles(&store.exclude()?, observer))?;
+    let links = ["link-missing", "link-wrong", "link-stale"];
+    step(has(&links), "making links to programs", &|| {
+        let wanted = link::Options { bin_dir: options.bin_dir.clone(), mode: Mode::Create, writing: Writing::Done };
+        let made = link::link(store, &wanted)?;
+        let changed = made.links.iter().filter(|link| !matches!(link.outcome, Outcome::Unchanged | Outcome::Foreign));
+        Ok(changed.map(|link| format!("{} {}", link.outcome.name(), link.path.display())).collect())
+    })?;
+    step(has(&["reserve"]), "setting the reserve aside", &|| {
+        store.check_writable()?;
+        Ok(if create::reserve(store.dir())? { vec!["set the reserve aside".into()] } else { Vec::new() })
+    })
+}
+
+/// Writes the format that such a store has: who owns it is seen, and nothing else can be told.
+fn format(store: &Store) -> Result<Vec<String>> {
+    store.check_user()?;
+    let squash = store.dir().stat_self()?.uid != 0;
+    let network = system::network_file_system(store.dir())?.is_some();
+    let format = Format::new(squash, network);
+    let dir = store.dir();
+    if dir.try_stat(layout::FORMAT)?.is_some_and(|stat| stat.kind == Kind::Directory) {
+        crate::fsys::remove::tree(dir, layout::FORMAT)?;
+    }
+    durable::write(dir, layout::FORMAT, format.to_text().as_bytes(), layout::PUBLIC_FILE_MODE)?;
+    Ok(vec!["wrote the format anew".into()])
+}
+
+/// What is no file cannot be replaced by one, and may be somebody's: it gets another name.
+fn move_aside(dir: &Dir) -> Result<()> {
+    let found = dir.try_stat(layout::HISTORY)?;
+    if found.is_none_or(|stat| stat.kind == Kind::File) {
+        return Ok(());
+    }
+    let mut number = 1;
+    while dir.try_stat(format!("{}.found-{number}", layout::HISTORY))?.is_some() {
+        number += 1;
+    }
+    dir.rename_new(layout::HISTORY, dir, format!("{}.found-{number}", layout::HISTORY))
+}
+
+/// Begins a new chain with the marks that can still be had.
+fn history(store: &Store) -> Result<Vec<String>> {
+    let locked = store.exclude()?;
+    let history = locked.history()?;
+    let timeout = locked.settings().lock_timeout;
+    let who = system::actor(&locked.settings().user_name);
+    let reason = "doctor --fix";
+    move_aside(locked.dir())?;
+    let reading = history.read()?;
+    if reading.state == State::Missing {
+        let mut marks = Marks::default();
+        let manifests = locked.manifests()?;
+        for name in manifests.names()? {
+            if let Ok(manifest) = manifests.read(&name) {
+                let import_number = manifest.facts.import_number;
+                marks.highest_import = marks.highest_import.max(import_number);
+                marks.versions.insert(name, Known { import_number, digest: manifest.digest() });
+            }
+        }
+        let roles = locked.refs()?.read()?;
+        for role in Role::ALL {
+            if let Some(version) = roles.version(role) {
+                marks.roles.insert(role, version.clone());
+            }
+        }
+        let event = Event {
+            who,
+            reason: Some(reason.into()),
+            text: Some("the history was gone".into()),
+            marks: Some(Box::new(marks)),
+            ..Event::new(Action::HistoryReset)
+        };
+        let _appended = history.append(locked.clock(), timeout, vec![event])?;
+        return Ok(vec!["began the history anew from manifests and links; pins, notes and bad marks are lost".into()]);
+    }
+    let begun = history.reset(locked.clock(), timeout, who, reason)?;
+    // Versions of which only the damaged lines told.
+    locked.as_shared().heal()?;
+    Ok(begun.map(|_| "began the history anew with the marks that could still be read".to_owned()).into_iter().collect())
+}

@@ -1,0 +1,63 @@
+//! Where a directory's files are read from.
+//!
+//! A directory of which nothing is read is not opened: most of a release that was imported before, or none of it.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use super::Ingest;
+use crate::error::Result;
+use crate::fsys::{Dir, Kind};
+use crate::model::TreePath;
+use crate::ops::import::pyc::{CACHE_DIRECTORY, PycPolicy};
+use crate::scan::{ScanFile, in_source};
+
+/// A directory of the source, opened when it is needed.
+pub(super) struct Origin<'a> {
+    top: &'a Dir,
+    path: &'a TreePath,
+    dir: OnceCell<Arc<Dir>>,
+}
+
+impl<'a> Origin<'a> {
+    /// The directory at `path` below `top`, by its handle if there is one already.
+    pub(super) fn new(top: &'a Dir, path: &'a TreePath, opened: Option<Arc<Dir>>) -> Self {
+        let dir = OnceCell::new();
+        if let Some(opened) = opened {
+            drop(dir.set(opened));
+        }
+        Self { top, path, dir }
+    }
+
+    /// Its handle.
+    pub(super) fn dir(&self) -> Result<&Dir> {
+        if let Some(dir) = self.dir.get() {
+            return Ok(dir);
+        }
+        let opened = self.top.open_below(self.path).map_err(|error| in_source(self.path, &error))?;
+        Ok(self.dir.get_or_init(|| Arc::new(opened)))
+    }
+}
+
+/// By position: whether anything in a directory or below it will be read, as far as can be told before. Where it turns out
+/// otherwise, the directory is opened from the top.
+pub(super) fn directories_to_read(ingest: &Ingest<'_>) -> Vec<bool> {
+    let directories = &ingest.scan.directories;
+    let paths_matter = !ingest.rules.shared.is_empty() || !ingest.rules.private.is_empty();
+    let is_read = |file: &ScanFile| {
+        file.stat.kind != Kind::File
+            || (ingest.own_inodes)(&file.stat).is_none() && (ingest.cached)(&file.stat).is_none()
+    };
+    let mut to_read = vec![paths_matter; directories.len()];
+    // Parents come before what is in them.
+    for (at, directory) in directories.iter().enumerate().rev() {
+        let compiled = ingest.rules.pyc == PycPolicy::Pin
+            && directory.path.components().last() == Some(CACHE_DIRECTORY)
+            && !directory.files.is_empty();
+        to_read[at] = to_read[at] || compiled || directory.files.iter().any(is_read);
+        if to_read[at] {
+            to_read[directory.parent] = true;
+        }
+    }
+    to_read
+}

@@ -1,0 +1,119 @@
+//! A source directory with what is known of its files before they are read.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use super::digest::KnownContents;
+use super::{Job, Reread, Tally, ingest};
+use crate::error::Result;
+use crate::fsys::{Dir, Space, Stat, system};
+use crate::index::StatKey;
+use crate::model::{ContentId, ObjectKey};
+use crate::object::{Objects, Published};
+use crate::scan::Scan;
+use crate::store::SharedStore;
+
+/// A source directory with everything that is known about its files before they are read.
+pub(in crate::ops) struct Reader<'a> {
+    job: &'a Job<'a>,
+    source: &'a Dir,
+    scan: &'a Scan,
+    rules: ingest::Rules,
+    cached: KnownContents,
+    own_inodes: HashMap<u64, ObjectKey>,
+    published: &'a dyn Published,
+    store_device: u64,
+    source_device: u64,
+    /// A file that changed later could change again within the granularity of its clock without showing it.
+    settled_before: (i64, u32),
+    file_system_id: u64,
+}
+
+impl<'a> Reader<'a> {
+    pub(in crate::ops) fn new(
+        job: &'a Job<'a>,
+        source: &'a Dir,
+        scan: &'a Scan,
+        published: &'a dyn Published,
+    ) -> Result<Self> {
+        let source_device = source.stat_self()?.device;
+        let store_device = job.store.dir().stat_self()?.device;
+        let file_system_id = Space::of(source)?.file_system_id;
+        let now = system::file_time_now();
+        let mut reader = Self {
+            job,
+            source,
+            scan,
+            rules: job.rules(),
+            cached: KnownContents::default(),
+            own_inodes: HashMap::new(),
+            published,
+            store_device,
+            source_device,
+            // Two seconds: the coarsest clock of any file system that is supported.
+            settled_before: (now.0 - 2, now.1),
+            file_system_id,
+        };
+        if job.options.reread == Reread::Changed {
+            reader.cached = KnownContents::of(job.store, source, scan)?;
+            if source_device == store_device && scan.files().any(|file| file.stat.links > 1) {
+                reader.own_inodes = crate::object::inodes(job.store.dir())?;
+            }
+        }
+        Ok(reader)
+    }
+
+    pub(super) fn published(&self) -> &'a dyn Published {
+        self.published
+    }
+
+    pub(super) fn ingest(
+        &self,
+        objects: Option<&Objects<'_>>,
+        target: Option<Dir>,
+        tally: &Tally,
+    ) -> Result<ingest::Ingested> {
+        let cached = |stat: &Stat| self.cached.get(stat);
+        let own_inodes = |stat: &Stat| {
+            let key =
+                self.own_inodes.get(&stat.inode).filter(|_| stat.device == self.store_device && stat.links > 1)?;
+            // A name proves nothing: only what is published and looks as recorded stands in for its bytes.
+            let recorded = self.published.lookup(key).ok().flatten()?;
+            crate::object::check::by_stat(stat, key, Some(&recorded)).ok().map(|()| key.clone())
+        };
+        let pass = ingest::Ingest {
+            scan: self.scan,
+            source: self.source,
+            objects,
+            ownership: self.job.store.ownership(),
+            rules: &self.rules,
+            cached: &cached,
+            own_inodes: &own_inodes,
+            settled: &|stat| stat.ctime < self.settled_before && stat.device == self.source_device,
+            private: self.job.private,
+            tally,
+            observer: self.job.observer,
+        };
+        ingest::run(&pass, target)
+    }
+
+    /// What is to be kept for the next import.
+    pub(super) fn noted(&self, read: Vec<(StatKey, ContentId)>) -> Noted {
+        Noted { file_system_id: self.file_system_id, files: Mutex::new(read), seen: self.scan.entries() }
+    }
+}
+
+/// Source files whose contents the next import need not read.
+pub(in crate::ops) struct Noted {
+    file_system_id: u64,
+    files: Mutex<Vec<(StatKey, ContentId)>>,
+    seen: u64,
+}
+
+impl Noted {
+    /// Keeps them. Best effort: a cache that cannot be written costs time, nothing else.
+    pub(in crate::ops) fn remember(&self, store: &SharedStore<'_>) {
+        let mut files = std::mem::take(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner));
+        store.remember_contents(self.file_system_id, &mut files, self.seen);
+    }
+}

@@ -1,0 +1,461 @@
+//! Repairing: what verifying finds is mended from good bytes, wherever they are.
+//!
+//! | step | died after it, the next repair sees |
+//! | --- | --- |
+//! | 1. manifests that are lost or damaged are made anew ([`manifests`]) | a version like any other |
+//! | 2. everything is read and compared ([`super::verify`]) | the same |
+//! | 3. objects that are damaged get fresh inodes ([`objects`]) | good objects; trees that still have the old inodes |
+//! | 4. every path in every version that is not right is replaced by one that is ([`tree`]) | fewer such paths |
+//! | 5. role links that lead nowhere are pointed where they were recorded ([`roles`]) | the same |
+//! | 6. the versions concerned are read again; what remains is recorded as damage, what does not as mended | a repair that nobody recorded: it finds nothing and clears the marks |
+//!
+//! The store's lock is held alone throughout, so that no import links what is being replaced.
+//!
+//! **Invariant:** at every instant every path leads to its old inode or to a new one whose bytes were compared with
+//! the manifest's hash and made durable before.
+
+mod manifests;
+mod objects;
+mod roles;
+mod source;
+mod tree;
+
+pub(super) use roles::point_roles;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::check::{Depth, ReadFrom};
+use super::factory::protection;
+use super::verify::{self, Finding, beside_versions, every_name, verify};
+use crate::error::{Error, Result, chain};
+use crate::fsys::remove;
+use crate::layout;
+use crate::materialise::plan::{Contents, What, plan};
+use crate::materialise::{Inodes, apply};
+use crate::model::{Action, Event, Manifest, ObjectKey, Role, TreePath, VersionName};
+use crate::object::{LinkPolicy, NothingPublished, Objects};
+use crate::observe::Observer;
+use crate::staging::{INCOMING, Run, TREE};
+use crate::store::survey::Survey;
+use crate::store::{ExclusiveStore, Store};
+
+use source::Source;
+use tree::{Mender, Task};
+
+/// Most paths that an event names.
+const MOST_NAMED: usize = 5;
+
+/// What to repair, and from what.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Versions; all of them, and the role links, if there are none here.
+    pub versions: Vec<VersionName>,
+    /// Where bytes are read from.
+    pub from: ReadFrom,
+    /// A directory or an archive with a release, or another store, for what is nowhere here.
+    pub source: Option<PathBuf>,
+}
+
+/// Where mending failed: versions and paths.
+type Failed = BTreeSet<(VersionName, Vec<u8>)>;
+
+/// Something that was mended.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mended {
+    /// The version it belongs to, if it belongs to one.
+    pub version: Option<VersionName>,
+    /// Where: in the version, or in the root.
+    pub path: Vec<u8>,
+    /// How, in a word: `relinked`, `copied`, `made`, `dressed`, `renewed`, `restored`, `pointed`.
+    pub how: &'static str,
+}
+
+/// What a repair came to.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// What was found before anything was mended.
+    pub found: verify::Report,
+    /// What was mended, by version and path.
+    pub mended: Vec<Mended>,
+    /// What is still damaged.
+    pub remaining: Vec<Finding>,
+    /// Versions that are marked as damaged now.
+    pub marked: Vec<VersionName>,
+    /// Versions that were marked as damaged before and are sound now.
+    pub cleared: Vec<VersionName>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl Report {
+    /// Whether nothing is damaged any longer.
+    pub fn ok(&self) -> bool {
+        self.remaining.is_empty()
+    }
+}
+
+/// Verifies versions, or the whole store, reading every file, and mends what is damaged.
+///
+/// # Errors
+///
+/// - [`Error::Locked`] while others are at work; [`Error::Refused`] if this user may not write here;
+/// - [`Error::NotFound`] for a version that is not there;
+/// - the source cannot be read; [`Error::Interrupted`]. What was mended until then stays mended.
+///
+/// What cannot be mended is no error but in the report.
+pub fn repair(store: &Store, options: &Options, observer: &dyn Observer) -> Result<Report> {
+    let start = Instant::now();
+    let source = options.source.as_deref().map(Source::open).transpose()?;
+    let store = store.exclude()?;
+    let mut report = Report::default();
+    settle(&store, options, &mut report);
+    let survey = store.survey()?;
+    let names = match options.versions.as_slice() {
+        [] => every_name(&store, &survey.marks)?,
+        named => named.to_vec(),
+    };
+    let job = Job { store: &store, survey: &survey, source: source.as_ref(), observer };
+    let lost = job.restore_manifests(&names, &mut report)?;
+    let verify_options = |versions, from| verify::Options { versions, depth: Depth::Full, from };
+    report.found = verify(&store, &verify_options(options.versions.clone(), options.from), observer)?;
+    let (concerned, failed) = job.mend(&mut report)?;
+    if options.versions.is_empty() {
+        let (mended, failed) = roles::mend(&store, observer)?;
+        report.mended.extend(mended);
+        report.warnings.extend(failed.iter().map(|error| chain(error)));
+    }
+    job.protect_factory(&mut report);
+    store.versions().sync_file_system()?;
+    if !concerned.is_empty() {
+        let again = verify(&store, &verify_options(concerned.into_iter().collect(), ReadFrom::Cache), observer)?;
+        let asked = |finding: &Finding| {
+            let version = finding.version.as_ref();
+            options.versions.is_empty()
+                || version.is_none_or(|version| {
+                    options.versions.contains(version) || failed.contains(&(version.clone(), finding.path.clone()))
+                })
+        };
+        report.remaining.extend(again.findings.into_iter().filter(|finding| finding.damage && asked(finding)));
+    }
+    if options.versions.is_empty() {
+        report.remaining.extend(beside_versions(&store)?);
+    }
+    report.found.findings.splice(0..0, lost);
+    report.mended.sort();
+    report.mended.dedup();
+    job.record(&names, &mut report);
+    report.elapsed = start.elapsed();
+    Ok(report)
+}
+
+/// Completes what an interruption left, unless that would give up a version whose tree the operator wants back.
+fn settle(store: &ExclusiveStore<'_>, options: &Options, report: &mut Report) {
+    let wanted_back = |name: &VersionName| store.versions().try_stat(name).is_ok_and(|stat| stat.is_none());
+    if options.versions.iter().any(wanted_back) {
+        return;
+    }
+    if let Err(error) = store.as_shared().heal() {
+        report.warnings.push(format!("what an interruption left stays for now: {}", chain(&error)));
+    }
+}
+
+struct Job<'a> {
+    store: &'a ExclusiveStore<'a>,
+    survey: &'a Survey,
+    source: Option<&'a Source>,
+    observer: &'a dyn Observer,
+}
+
+impl Job<'_> {
+    /// Makes manifests anew that are lost or damaged; gives what was wrong with those that could be.
+    fn restore_manifests(&self, names: &[VersionName], report: &mut Report) -> Result<Vec<Finding>> {
+        let manifests = self.store.manifests()?;
+        let mut lost = Vec::new();
+        for name in names {
+            let known = self.survey.marks.versions.get(name);
+            let detail = match manifests.read(name) {
+                Ok(manifest) => match known.filter(|known| known.digest != manifest.digest()) {
+                    Some(_) => "it is not the manifest that was published".to_owned(),
+                    None => continue,
+                },
+                Err(error @ Error::Corrupt { .. }) => chain(&error),
+                Err(Error::NotFound { .. }) if known.is_some() => "it is not there".to_owned(),
+                // Said by verify.
+                Err(_) => continue,
+            };
+            let restored = manifests::restore(self.store, self.survey, name, self.source, self.observer);
+            match restored {
+                Ok(true) => {
+                    let path = format!("store/manifests/{name}").into_bytes();
+                    let (version, kind) = (Some(name.clone()), "manifest".to_owned());
+                    report.mended.push(Mended { version: version.clone(), path: path.clone(), how: "restored" });
+                    lost.push(Finding { kind, version, path, detail, damage: true });
+                }
+                Ok(false) => {}
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(error) => report.warnings.push(format!("the manifest of {name}: {}", chain(&error))),
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Mends objects and trees; gives the versions that have to be looked at again, and where mending failed.
+    fn mend(&self, report: &mut Report) -> Result<(BTreeSet<VersionName>, Failed)> {
+        let damage: Vec<&Finding> = report.found.findings.iter().filter(|finding| finding.damage).collect();
+        let mut concerned: BTreeSet<VersionName> =
+            damage.iter().filter_map(|finding| finding.version.clone()).collect();
+        concerned.extend(report.mended.iter().filter_map(|mended| mended.version.clone()));
+        let bad: BTreeSet<ObjectKey> = damage.iter().filter_map(|finding| object_named(finding)).collect();
+        let mut paths: BTreeMap<VersionName, BTreeSet<TreePath>> = BTreeMap::new();
+        for finding in damage.iter().filter(|finding| !is_beside_trees(finding)) {
+            if let (Some(version), Ok(path)) = (&finding.version, TreePath::parse(&finding.path)) {
+                paths.entry(version.clone()).or_default().insert(path);
+            }
+        }
+        if bad.is_empty() && paths.is_empty() {
+            return Ok((concerned, Failed::new()));
+        }
+        let run = Run::begin(&self.store.staging_dir()?)?;
+        let incoming = run.dir().create_dir(INCOMING, layout::PRIVATE_DIR_MODE)?;
+        let aside = incoming.try_clone()?;
+        let objects = Objects::open(self.store.dir(), incoming, &NothingPublished, LinkPolicy::CopyIfNeeded)?;
+        let marks = &self.survey.marks;
+        let renewed = objects::renew(self.store, &objects, &bad, self.source, marks, &aside, self.observer)?;
+        for key in &renewed.objects {
+            let path = format!("store/objects/{key}").into_bytes();
+            report.mended.push(Mended { version: None, path, how: "renewed" });
+        }
+        let failed = renewed.failed.iter().map(|(key, why)| format!("the object {key}: {why}"));
+        report.warnings.extend(failed);
+        let mender = Mender {
+            store: self.store,
+            objects: &objects,
+            aside: &aside,
+            observer: self.observer,
+            lost: &renewed.failed,
+            read: Default::default(),
+            counter: Default::default(),
+        };
+        let failed = self.mend_trees(&mender, &run, paths, renewed.objects, &mut concerned, report)?;
+        run.finish()?;
+        Ok((concerned, failed))
+    }
+
+    fn mend_trees(
+        &self,
+        mender: &Mender<'_>,
+        run: &Run,
+        mut paths: BTreeMap<VersionName, BTreeSet<TreePath>>,
+        mut touched: BTreeSet<ObjectKey>,
+        concerned: &mut BTreeSet<VersionName>,
+        report: &mut Report,
+    ) -> Result<Failed> {
+        let manifests = self.store.manifests()?;
+        let mut failed = Failed::new();
+        for (name, damaged) in &paths {
+            if let Ok(manifest) = manifests.read(name) {
+                touched.extend(keys_at(&manifest, damaged));
+            }
+        }
+        for name in manifests.names()? {
+            let Ok(manifest) = manifests.read(&name) else { continue };
+            let damaged = paths.remove(&name).unwrap_or_default();
+            let isolated = self.survey.marks.isolated.contains(&name);
+            let task = Task { manifest: &manifest, damaged: &damaged, touched: &touched, isolated };
+            let done = match damaged.contains(&TreePath::top()) && !self.store.has_tree(&name)? {
+                true => self.rebuild(mender, run, &manifest).map(|mended| tree::Done { mended, failed: Vec::new() }),
+                false if self.store.has_tree(&name)? => mender.mend(&task),
+                false => continue,
+            };
+            let done = match done {
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(error) => tree::Done { mended: Vec::new(), failed: vec![(TreePath::top(), Some(chain(&error)))] },
+                Ok(done) => done,
+            };
+            if !done.mended.is_empty() || !done.failed.is_empty() {
+                concerned.insert(name.clone());
+            }
+            report.mended.extend(done.mended);
+            failed.extend(done.failed.iter().map(|(path, _)| (name.clone(), path.as_bytes().to_vec())));
+            let said =
+                done.failed.iter().filter_map(|(path, why)| why.as_ref().map(|why| format!("{name}: {path}: {why}")));
+            report.warnings.extend(said);
+        }
+        Ok(failed)
+    }
+
+    /// Builds a whole tree that is gone, or has something else in its place, and puts it there.
+    fn rebuild(&self, mender: &Mender<'_>, run: &Run, manifest: &Manifest) -> Result<Vec<Mended>> {
+        let name = &manifest.facts.name;
+        let plan = plan(Contents::of(manifest)).ok_or_else(|| {
+            Error::corrupt("manifest", layout::MANIFESTS, format!("the trees of {name} are not whole"))
+        })?;
+        let built = format!("{TREE}-{name}");
+        let target = run.dir().create_dir(&built, layout::PUBLIC_DIR_MODE)?;
+        let top = target.try_clone()?;
+        let published = Recorded::of(manifest)?;
+        let incoming = run.dir().create_dir(format!("{INCOMING}-{name}"), layout::PRIVATE_DIR_MODE)?;
+        let objects = Objects::open(self.store.dir(), incoming, &published, LinkPolicy::CopyIfNeeded)?;
+        let inodes = match self.survey.marks.isolated.contains(name) {
+            true => Inodes::Own,
+            false => Inodes::Shared,
+        };
+        let mtime = (manifest.facts.imported_at, 0);
+        let _applied = self.store.in_pool(|| apply(&plan, &objects, inodes, target, &|_| mtime, mender.observer))??;
+        crate::fsys::file::set_mode(&top, layout::PUBLIC_DIR_MODE, || top.path().to_owned())?;
+        run.dir().sync_file_system()?;
+        match self.store.versions().try_stat(name)? {
+            None => run.dir().rename_new(&built, self.store.versions(), name)?,
+            Some(_) => {
+                run.dir().exchange(&built, self.store.versions(), name)?;
+                remove::tree(run.dir(), &built)?;
+            }
+        }
+        self.store.versions().sync()?;
+        Ok(vec![Mended { version: Some(name.clone()), path: Vec::new(), how: "made" }])
+    }
+
+    /// Protects the factory version again: what mending lifted, and what an interrupted one did.
+    fn protect_factory(&self, report: &mut Report) {
+        let protect = || -> Result<()> {
+            let survey = self.store.survey()?;
+            let Some(factory) = survey.roles.version(Role::Factory) else { return Ok(()) };
+            let Some(manifest) = self.store.manifest(factory)? else { return Ok(()) };
+            if survey.marks.roles.get(&Role::Factory) == Some(factory) && survey.history.is_trustworthy() {
+                let _protected = protection::protect(self.store, &manifest, survey.marks.isolated.contains(factory))?;
+            }
+            Ok(())
+        };
+        if report.mended.is_empty() {
+            return;
+        }
+        if let Err(error) = protect() {
+            report.warnings.push(format!("the factory version is not protected as it should be: {}", chain(&error)));
+        }
+    }
+
+    /// Records what was mended and what was not, and with that the marks.
+    fn record(&self, names: &[VersionName], report: &mut Report) {
+        let marks = &self.survey.marks;
+        let mut events = Vec::new();
+        let touched = report.mended.iter().filter_map(|mended| mended.version.clone());
+        let left = report.remaining.iter().filter_map(|finding| finding.version.clone());
+        let names: Vec<VersionName> = names.iter().cloned().chain(touched).chain(left).collect();
+        let mut seen = BTreeSet::new();
+        for name in &names {
+            if !seen.insert(name) {
+                continue;
+            }
+            let of_version = |version: &Option<VersionName>| version.as_ref() == Some(name);
+            let remaining: Vec<String> = report
+                .remaining
+                .iter()
+                .filter(|finding| of_version(&finding.version))
+                .map(|finding| format!("{}: {}", crate::error::Shown::bytes(&finding.path), finding.detail))
+                .collect();
+            let mended: Vec<String> = report
+                .mended
+                .iter()
+                .filter(|mended| of_version(&mended.version))
+                .map(|mended| format!("{} {}", mended.how, crate::error::Shown::bytes(&mended.path)))
+                .collect();
+            let was_marked = marks.damaged.get(name);
+            let digest = marks.versions.get(name).map(|known| known.digest);
+            let event = |outcome: &str, text| Event {
+                outcome: outcome.into(),
+                text: Some(text),
+                ..Event::about(Action::Repair, name, digest)
+            };
+            if !remaining.is_empty() {
+                report.marked.push(name.clone());
+                let text = some_of(&remaining);
+                if was_marked != Some(&text) || !mended.is_empty() {
+                    events.push(event("failed", text));
+                }
+            } else if was_marked.is_some() || !mended.is_empty() {
+                if was_marked.is_some() {
+                    report.cleared.push(name.clone());
+                }
+                let text = if mended.is_empty() { "nothing is damaged any longer".into() } else { some_of(&mended) };
+                events.push(event("done", text));
+            }
+        }
+        let rest: Vec<String> = report
+            .mended
+            .iter()
+            .filter(|mended| mended.version.is_none())
+            .map(|mended| format!("{} {}", mended.how, crate::error::Shown::bytes(&mended.path)))
+            .collect();
+        if !rest.is_empty() {
+            events.push(Event { outcome: "done".into(), text: Some(some_of(&rest)), ..Event::new(Action::Repair) });
+        }
+        if events.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.with_room(|| self.store.record(events.clone())) {
+            report.warnings.push(format!("what was done cannot be recorded in the history: {}", chain(&error)));
+        }
+    }
+}
+
+/// The objects that one manifest refers to.
+struct Recorded(std::collections::HashMap<ObjectKey, crate::object::Recorded>);
+
+impl Recorded {
+    fn of(manifest: &Manifest) -> Result<Self> {
+        let mut recorded = std::collections::HashMap::new();
+        manifest.walk(|_, entry, placement| {
+            recorded
+                .extend(placement.and_then(|placement| crate::store::published::object_of(manifest, entry, placement)));
+            Ok::<(), Error>(())
+        })?;
+        Ok(Self(recorded))
+    }
+}
+
+impl crate::object::Published for Recorded {
+    fn lookup(&self, key: &ObjectKey) -> Result<Option<crate::object::Recorded>> {
+        Ok(self.0.get(key).copied())
+    }
+}
+
+/// "relinked a; relinked b; and 3 more".
+fn some_of(all: &[String]) -> String {
+    let mut text = all.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join("; ");
+    if all.len() > MOST_NAMED {
+        text.push_str(&format!("; and {} more", all.len() - MOST_NAMED));
+    }
+    text
+}
+
+/// Whether a finding is about something that lies in no tree.
+fn is_beside_trees(finding: &Finding) -> bool {
+    matches!(finding.kind.as_str(), "object" | "manifest" | "history" | "link")
+}
+
+fn object_named(finding: &Finding) -> Option<ObjectKey> {
+    let name = finding.path.strip_prefix(b"store/objects/").filter(|_| finding.kind == "object")?;
+    let slash = name.iter().position(|byte| *byte == b'/')?;
+    ObjectKey::parse(&name[..slash], &name[slash + 1..])
+}
+
+/// Keys of the objects that stand at these paths.
+fn keys_at(manifest: &Manifest, paths: &BTreeSet<TreePath>) -> Vec<ObjectKey> {
+    let Some(plan) = plan(Contents::of(manifest)) else { return Vec::new() };
+    let mut keys = Vec::new();
+    for directory in &plan.directories {
+        for file in &directory.files {
+            if let What::Object { key, .. } = &file.what
+                && paths.contains(&directory.path.join(&file.name))
+            {
+                keys.push(key.clone());
+            }
+        }
+    }
+    keys
+}

@@ -1,0 +1,244 @@
+//! What a boot does about an open trial.
+//!
+//! Counting comes first, before any service starts, and needs nothing but the store: a version that brings the device
+//! down with it has only so many boots. Judging comes when services were started: it watches what runs, as the switch
+//! itself would have done.
+
+use std::time::Instant;
+
+use super::ledger::degraded;
+use super::levels::{Levels, Order, step_back};
+use super::{Report, Supervision, known, new_trial};
+use crate::config::Service;
+use crate::error::{Result, chain};
+use crate::model::event::Evidence;
+use crate::model::trial::{Begun, Failure, MOST_ATTEMPTS};
+use crate::model::{Role, Trial, VersionName};
+use crate::observe::Observer;
+use crate::ops::switching::Warnings;
+use crate::refs::LockedRefs;
+use crate::services::Activity;
+use crate::services::affected::Affected;
+use crate::store::Store;
+use crate::store::trial::Found;
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Boot {
+    /// Count this boot; go back if there were too many.
+    Count,
+    /// Watch what runs; go back if it does not hold.
+    Judge,
+}
+
+/// What it came to.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Checked {
+    /// No trial is open.
+    NoTrial,
+    /// The process that began it still watches.
+    Watched,
+    /// The trial was ended, for this reason; nothing was switched.
+    Dropped(String),
+    /// This is the boot of this number for this version.
+    Counted {
+        /// Which.
+        version: VersionName,
+        /// From 1.
+        attempts: u32,
+    },
+    /// The version had its boots, or the switch back was not yet made: this one is current now.
+    WentBack {
+        /// What was current.
+        from: VersionName,
+        /// What is current now.
+        to: VersionName,
+        /// 1 or 2.
+        level: u8,
+        /// Why.
+        evidence: Evidence,
+    },
+    /// The version had its boots, and there is nothing to go back to.
+    Degraded {
+        /// What stays current.
+        version: VersionName,
+        /// Why.
+        evidence: Evidence,
+    },
+    /// It was judged.
+    Judged(Box<Report>),
+}
+
+/// Looks after an open trial. Gives what the user should know as well.
+///
+/// # Errors
+///
+/// The store cannot be read; [`crate::error::Error::Locked`]; those of a supervised switch.
+pub fn boot_check(
+    store: &Store,
+    boot: Boot,
+    supervision: &Supervision<'_>,
+    observer: &dyn Observer,
+) -> Result<(Checked, Vec<String>)> {
+    let warnings = Warnings::new(observer);
+    let trial = match store.trial()? {
+        Found::None => return Ok((Checked::NoTrial, Vec::new())),
+        Found::Open(trial) => *trial,
+        Found::Unreadable(why) => match stand_in(store, &why, supervision, &warnings)? {
+            Some(trial) => trial,
+            None => return Ok((Checked::Dropped(format!("it cannot be read: {why}")), warnings.finish())),
+        },
+    };
+    if store.is_watched(&trial) {
+        return Ok((Checked::Watched, Vec::new()));
+    }
+    let checked = match boot {
+        Boot::Count => count(store, trial, observer, &warnings)?,
+        Boot::Judge => judge(store, trial, supervision, observer, &warnings)?,
+    };
+    Ok((checked, warnings.finish()))
+}
+
+/// In the place of a trial that cannot be read: what is current is what was tried, and it had its boots. `None` if
+/// nothing is current, or what is current is known to be good.
+fn stand_in(store: &Store, why: &str, supervision: &Supervision<'_>, warnings: &Warnings<'_>) -> Result<Option<Trial>> {
+    warnings.warn(&format!(
+        "the trial cannot be read ({why}): it counts as failed, unless its version is known to be good"
+    ));
+    let refs = store.refs()?;
+    let locked = refs.lock(store.settings().lock_timeout)?;
+    let survey = store.survey_with(locked.read()?)?;
+    let current = survey.roles.version(Role::Current);
+    let digest = current.and_then(|current| survey.digest(store, current));
+    let is_good = digest.is_some_and(|digest| survey.marks.standing(&digest).good);
+    match current.filter(|_| !is_good) {
+        None => store.end_trial(&locked).map(|_| None),
+        Some(current) => {
+            let mut trial = new_trial(store, Begun::Rollback, supervision, (current, digest), None);
+            (trial.attempts, trial.watcher, trial.boot) = (MOST_ATTEMPTS, Default::default(), String::new());
+            store.write_trial(&locked, &trial)?;
+            Ok(Some(trial))
+        }
+    }
+}
+
+fn count(store: &Store, mut trial: Trial, observer: &dyn Observer, warnings: &Warnings<'_>) -> Result<Checked> {
+    let boot = store.clock().now().boot_id;
+    let evidence = {
+        let refs = store.refs()?;
+        let locked = refs.lock(store.settings().lock_timeout)?;
+        locked.recover()?;
+        let roles = locked.read()?;
+        match place(&trial, roles.version(Role::Current)) {
+            Place::There => {
+                if trial.boot == boot && !boot.is_empty() && trial.attempts <= MOST_ATTEMPTS {
+                    return Ok(Checked::Counted { version: trial.current, attempts: trial.attempts });
+                }
+                trial.attempts += 1;
+                trial.boot = boot;
+                let written = if trial.attempts <= MOST_ATTEMPTS { store.write_trial(&locked, &trial) } else { Ok(()) };
+                let detail = match written {
+                    Ok(()) if trial.attempts <= MOST_ATTEMPTS => {
+                        return Ok(Checked::Counted { version: trial.current, attempts: trial.attempts });
+                    }
+                    Ok(()) => format!("{MOST_ATTEMPTS} boots ended before it had proven itself"),
+                    Err(error) => format!("this boot cannot be counted: {}", chain(&error)),
+                };
+                Evidence { check: "boot".into(), detail, ..Evidence::default() }
+            }
+            Place::Before => return drop_trial(store, &locked, "the switch was never made"),
+            // The decision was written down, and the switch back was not made.
+            Place::Failed => {
+                let failure = trial.failures.pop().map(|failure| (failure.version, failure.evidence));
+                let (version, evidence) = failure.unwrap_or_else(|| (trial.current.clone(), Evidence::default()));
+                (trial.current, trial.level) = (version, trial.level.saturating_sub(1));
+                store.write_trial(&locked, &trial)?;
+                evidence
+            }
+            Place::Elsewhere => return drop_trial(store, &locked, "somebody else switched"),
+        }
+    };
+    let from = trial.current.clone();
+    trial.failures.push(Failure { version: from.clone(), evidence: evidence.clone(), standing_units: 0 });
+    match step_back(store, &mut trial, observer, warnings)? {
+        Some(to) => Ok(Checked::WentBack { from, to, level: trial.level, evidence }),
+        None => {
+            let refs = store.refs()?;
+            let locked = refs.lock(store.settings().lock_timeout)?;
+            locked.expect_current(Some(&from))?;
+            degraded(store, &locked, &trial, warnings)?;
+            Ok(Checked::Degraded { version: from, evidence })
+        }
+    }
+}
+
+/// Where `current` leads, as a trial sees it.
+enum Place {
+    /// Where the trial says.
+    There,
+    /// Where it led before the trial.
+    Before,
+    /// To the version whose failure was written down last.
+    Failed,
+    /// To none of these.
+    Elsewhere,
+}
+
+fn place(trial: &Trial, current: Option<&VersionName>) -> Place {
+    match current {
+        _ if current == Some(&trial.current) => Place::There,
+        _ if trial.failures.last().is_some_and(|failure| current == Some(&failure.version)) => Place::Failed,
+        _ if trial.failures.is_empty() && current == trial.from.as_ref() => Place::Before,
+        _ => Place::Elsewhere,
+    }
+}
+
+fn drop_trial(store: &Store, locked: &LockedRefs<'_>, why: &str) -> Result<Checked> {
+    store.end_trial(locked)?;
+    Ok(Checked::Dropped(why.to_owned()))
+}
+
+/// What has to run: what the switch restarted, and every other service, but for one that was stopped as it should be.
+fn to_be_up(trial: &Trial, services: &[Service], supervision: &Supervision<'_>) -> Vec<Affected> {
+    let manager = supervision.manager;
+    let units: Vec<String> = services.iter().map(|service| service.unit.clone()).collect();
+    let states = if units.is_empty() { Vec::new() } else { manager.states(&units).unwrap_or_default() };
+    let stopped = |unit: &String| {
+        let state = states.iter().find(|state| state.unit == *unit);
+        manager.tells_starting() && state.is_some_and(|state| state.activity == Activity::Inactive)
+    };
+    let wanted = units.iter().filter(|unit| trial.units.contains(unit) || !stopped(unit));
+    wanted.map(|unit| Affected { unit: unit.clone(), reasons: vec!["the trial".into()] }).collect()
+}
+
+fn judge(
+    store: &Store,
+    trial: Trial,
+    supervision: &Supervision<'_>,
+    observer: &dyn Observer,
+    warnings: &Warnings<'_>,
+) -> Result<Checked> {
+    let start = Instant::now();
+    let current = store.refs()?.read()?.version(Role::Current).cloned();
+    match place(&trial, current.as_ref()) {
+        Place::There => {}
+        // Not counted by anybody: done now.
+        Place::Failed => return count(store, trial, observer, warnings),
+        Place::Before | Place::Elsewhere => {
+            let refs = store.refs()?;
+            return drop_trial(store, &refs.lock(store.settings().lock_timeout)?, "it is not what is current");
+        }
+    }
+    let services = known(store, supervision)?;
+    let started = to_be_up(&trial, &services, supervision);
+    (supervision.say)(&format!("watching {}", trial.current));
+    // In another boot everything was started anew; in the same one nobody knows what was restarted already.
+    let same_boot = trial.watcher.boot == store.clock().now().boot_id && !trial.watcher.boot.is_empty();
+    let order = if same_boot { Order::Restart } else { Order::Start };
+    let before = (trial.from.clone(), trial.version.clone(), trial.digest);
+    let mut levels = Levels::new(store, supervision, services, trial, observer, warnings);
+    levels.take_over()?;
+    let ended = levels.run(order, started)?;
+    Ok(Checked::Judged(Box::new(ended.report(store, before, start))))
+}

@@ -1,0 +1,445 @@
+//! From one level to the next: restart, watch, conclude or step back.
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use super::ledger::{bad_mark, conclude, degraded, least_bad};
+use super::{Attempt, Outcome, Report, Supervision};
+use crate::config::Service;
+use crate::error::{Error, Refusal, Result, chain};
+use crate::model::event::Evidence;
+use crate::model::trial::Failure;
+use crate::model::{Action, Digest, Event, Role, Selector, Trial, VersionName};
+use crate::observe::Observer;
+use crate::ops::affected::affected;
+use crate::ops::rollback::{self as back, Left, Supervised, go_back};
+use crate::ops::switching::{BadVersions, Verify, Warnings};
+use crate::refs::LockedRefs;
+use crate::services::affected::Affected;
+use crate::services::{Activity, Judgement, Patience, watch};
+use crate::store::Store;
+
+/// How units are brought up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Those that run are stopped before.
+    Restart,
+    /// Those that run stay as they are.
+    Start,
+}
+
+/// A supervised switch under way.
+pub(super) struct Levels<'a> {
+    store: &'a Store,
+    supervision: &'a Supervision<'a>,
+    services: Vec<Service>,
+    trial: Trial,
+    observer: &'a dyn Observer,
+    warnings: &'a Warnings<'a>,
+    attempts: Vec<Attempt>,
+}
+
+/// What it came to.
+pub(super) struct Ended {
+    outcome: Outcome,
+    current: VersionName,
+    level: u8,
+    attempts: Vec<Attempt>,
+    marked_bad: Option<VersionName>,
+    same_check: Option<String>,
+}
+
+impl Ended {
+    /// The report, with what was known before.
+    pub(super) fn report(
+        self,
+        store: &Store,
+        (from, to, digest): (Option<VersionName>, VersionName, Option<Digest>),
+        start: Instant,
+    ) -> Report {
+        let roles = store.refs().and_then(|refs| refs.read()).ok();
+        Report {
+            outcome: self.outcome,
+            from,
+            to,
+            digest,
+            current: self.current,
+            level: self.level,
+            previous: roles.and_then(|roles| roles.version(Role::Previous).cloned()),
+            attempts: self.attempts,
+            marked_bad: self.marked_bad,
+            same_check: self.same_check,
+            external_changes: Vec::new(),
+            warnings: Vec::new(),
+            elapsed: start.elapsed(),
+        }
+    }
+}
+
+impl<'a> Levels<'a> {
+    pub(super) fn new(
+        store: &'a Store,
+        supervision: &'a Supervision<'a>,
+        services: Vec<Service>,
+        trial: Trial,
+        observer: &'a dyn Observer,
+        warnings: &'a Warnings<'a>,
+    ) -> Self {
+        Self { store, supervision, services, trial, observer, warnings, attempts: Vec::new() }
+    }
+
+    pub(super) fn trial(&self) -> &Trial {
+        &self.trial
+    }
+
+    fn say(&self, sentence: &str) {
+        (self.supervision.say)(sentence);
+    }
+
+    /// Writes the trial, before anything else happens.
+    pub(super) fn open(&mut self, restarted: &[Affected]) -> Result<()> {
+        self.take_units(restarted);
+        let refs = self.store.refs()?;
+        let locked = refs.lock(self.store.settings().lock_timeout)?;
+        locked.recover()?;
+        locked.expect_current(self.trial.from.as_ref())?;
+        self.store.write_trial(&locked, &self.trial)
+    }
+
+    /// Takes a trial that nobody watches any longer; that this cannot be written down keeps nothing from going on.
+    pub(super) fn take_over(&mut self) -> Result<()> {
+        self.trial.watcher = self.store.watcher();
+        let refs = self.store.refs()?;
+        let locked = refs.lock(self.store.settings().lock_timeout)?;
+        if let Err(error) = self.store.write_trial(&locked, &self.trial) {
+            self.warnings.warn(&format!("the trial cannot be written: {}", chain(&error)));
+            self.trial.id.clear();
+        }
+        Ok(())
+    }
+
+    fn take_units(&mut self, restarted: &[Affected]) {
+        for one in restarted {
+            if !self.trial.units.contains(&one.unit) {
+                self.trial.units.push(one.unit.clone());
+            }
+        }
+    }
+
+    /// Stops those of these units that must not see a switch; gives them.
+    pub(super) fn stop_first(&self, restarted: &[Affected]) -> Vec<String> {
+        let first = self.services.iter().filter(|service| service.stop_first);
+        let first = first.filter(|service| restarted.iter().any(|one| one.unit == service.unit));
+        let units: Vec<String> = first.map(|service| service.unit.clone()).collect();
+        if !units.is_empty() {
+            self.say(&format!("stopping {}", units.join(", ")));
+            let goes_on = || !self.observer.interrupted();
+            let patience = Patience { limit: self.longest(), keep_on: &goes_on };
+            if let Err(error) = self.supervision.manager.stop(&units, patience) {
+                self.warnings.warn(&format!("{} could not be stopped before: {}", units.join(", "), chain(&error)));
+            }
+        }
+        units
+    }
+
+    /// Takes back what was prepared for a switch that was not made.
+    pub(super) fn give_up(&self, stopped: &[String]) {
+        if !stopped.is_empty()
+            && let Err(error) = self.supervision.manager.start(stopped, Patience::of(self.longest()))
+        {
+            self.warnings.warn(&format!("{} could not be started again: {}", stopped.join(", "), chain(&error)));
+        }
+        let ended = (|| {
+            let refs = self.store.refs()?;
+            let locked = refs.lock(self.store.settings().lock_timeout)?;
+            match self.store.trial()?.open().is_some_and(|trial| trial.id == self.trial.id) {
+                true => self.store.end_trial(&locked).map(drop),
+                false => Ok(()),
+            }
+        })();
+        if let Err(error) = ended {
+            self.warnings.warn(&format!("the open trial cannot be ended: {}", chain(&error)));
+        }
+    }
+
+    fn longest(&self) -> Duration {
+        self.services.iter().map(|service| service.timeout).max().unwrap_or_default().max(Duration::from_secs(1))
+    }
+
+    /// Goes through the levels until one holds or none is left.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Superseded`]; [`Error::Interrupted`].
+    pub(super) fn run(&mut self, order: Order, restarted: Vec<Affected>) -> Result<Ended> {
+        let (mut order, mut restarted) = (order, restarted);
+        loop {
+            let attempt = self.attempt(order, restarted)?;
+            let failure = attempt.failure().cloned();
+            let standing_units = attempt.verdicts.iter().filter(|verdict| verdict.failure().is_none()).count();
+            self.attempts.push(attempt);
+            let Some(evidence) = failure else { return self.passed() };
+            let version = self.trial.current.clone();
+            self.say(&format!("{version} does not hold: {evidence}"));
+            self.trial.failures.push(Failure { version: version.clone(), evidence, standing_units });
+            if let Some(check) = self.trial.same_check_twice() {
+                self.say(&outside(check));
+            }
+            let units: Vec<Affected> = self.used_units();
+            self.stop_first(&units);
+            let Some(to) = step_back(self.store, &mut self.trial, self.observer, self.warnings)? else {
+                return self.degrade();
+            };
+            self.say(&format!("current is now {to} (level {})", self.trial.level));
+            restarted = self.affected(&version, &to);
+            order = Order::Restart;
+        }
+    }
+
+    fn used_units(&self) -> Vec<Affected> {
+        let why = || vec!["it was restarted before".to_owned()];
+        self.trial.units.iter().map(|unit| Affected { unit: unit.clone(), reasons: why() }).collect()
+    }
+
+    /// What a step back restarts: all that differs, all that was restarted before, and what ran before and does not now.
+    fn affected(&mut self, from: &VersionName, to: &VersionName) -> Vec<Affected> {
+        let manager = self.supervision.manager;
+        let mut units = affected(self.store, manager, &self.services, Some(from), to).unwrap_or_else(|error| {
+            let reasons = vec![chain(&error)];
+            self.services.iter().map(|one| Affected { unit: one.unit.clone(), reasons: reasons.clone() }).collect()
+        });
+        units.retain(Affected::is_affected);
+        let watched = self.attempts.iter().flat_map(|attempt| &attempt.verdicts).map(|verdict| verdict.unit.clone());
+        let watched: Vec<String> = watched.collect();
+        let states = if watched.is_empty() { Vec::new() } else { manager.states(&watched).unwrap_or_default() };
+        let down = states.into_iter().filter(|state| state.activity != Activity::Active);
+        let down = down.map(|state| Affected { unit: state.unit, reasons: vec!["it went down with the other".into()] });
+        for one in self.used_units().into_iter().chain(down) {
+            if units.iter().all(|other| other.unit != one.unit) {
+                units.push(one);
+            }
+        }
+        self.take_units(&units);
+        units
+    }
+
+    fn attempt(&self, order: Order, restarted: Vec<Affected>) -> Result<Attempt> {
+        let manager = self.supervision.manager;
+        let is_restarted = |unit: &str| restarted.iter().any(|one| one.unit == unit);
+        // What nobody touches must go on, if it went on before.
+        let others: Vec<String> = self.services.iter().map(|service| service.unit.clone()).collect();
+        let states = if others.is_empty() { Vec::new() } else { manager.states(&others).unwrap_or_default() };
+        let runs = |unit: &str| states.iter().any(|state| state.unit == unit && state.activity == Activity::Active);
+        let watched = |service: &&Service| is_restarted(&service.unit) || runs(&service.unit);
+        let watched: Vec<Service> = self.services.iter().filter(watched).cloned().collect();
+        let units: Vec<String> = restarted.iter().map(|one| one.unit.clone()).collect();
+        for one in restarted.iter().filter(|_| order == Order::Restart) {
+            self.say(&format!("restarting {}: {}", one.unit, one.reasons.join("; ")));
+        }
+        let keep_on = || self.goes_on();
+        let begun = Instant::now();
+        let patience = Patience { limit: self.longest(), keep_on: &keep_on };
+        let ordered = match order {
+            _ if units.is_empty() => Ok(()),
+            Order::Restart => manager.restart(&units, patience),
+            Order::Start => manager.start(&units, patience),
+        };
+        let (verdicts, refused) = match ordered {
+            Ok(()) => (watch(manager, &watched, begun, &keep_on), None),
+            Err(error) => {
+                let evidence = Evidence { check: manager.name().into(), detail: chain(&error), ..Evidence::default() };
+                (Vec::new(), Some(evidence))
+            }
+        };
+        self.still_ours()?;
+        let attempt =
+            Attempt { version: self.trial.current.clone(), level: self.trial.level, restarted, verdicts, refused };
+        // A watch that was broken off has judged nothing.
+        let open = attempt.verdicts.iter().any(|verdict| verdict.judgement == Judgement::Open);
+        if open && attempt.failure().is_none() {
+            return Err(superseded(&self.trial.current));
+        }
+        Ok(attempt)
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.observer.interrupted() && self.is_ours()
+    }
+
+    fn is_ours(&self) -> bool {
+        let Trial { id, current, .. } = &self.trial;
+        match id.is_empty() {
+            true => {
+                let roles = self.store.refs().and_then(|refs| refs.read());
+                roles.is_ok_and(|roles| roles.version(Role::Current) == Some(current))
+            }
+            false => self.store.is_on_trial(id, current),
+        }
+    }
+
+    fn still_ours(&self) -> Result<()> {
+        let current = &self.trial.current;
+        if !self.is_ours() {
+            return Err(superseded(current));
+        }
+        if self.observer.interrupted() {
+            self.say(&format!(
+                "stopped watching: {current} stays current and on trial; accept it with: tope-store confirm {current}, \
+                 leave it with: tope-store rollback --restart, or have it judged with: tope-store boot-check"
+            ));
+            return Err(Error::Interrupted);
+        }
+        Ok(())
+    }
+
+    /// Writes down that the current version holds, and ends the trial.
+    fn passed(&mut self) -> Result<Ended> {
+        let refs = self.store.refs()?;
+        let locked = refs.lock(self.store.settings().lock_timeout)?;
+        expect_ours(self.store, &locked, &self.trial)?;
+        let survey = self.store.survey_with(locked.read()?)?;
+        let current = self.trial.current.clone();
+        let digest = survey.digest(self.store, &current);
+        let standing = digest.map(|digest| survey.marks.standing(&digest)).unwrap_or_default();
+        let was_checked = self.attempts.last().is_some_and(|attempt| !attempt.verdicts.is_empty());
+        let mut events = Vec::new();
+        if was_checked && digest.is_some() && !standing.good && standing.bad.is_none() {
+            events.push(Event { outcome: "done".into(), ..Event::about(Action::Good, &current, digest) });
+        }
+        let marked_bad = bad_mark(self.store, &self.trial, digest, self.warnings)?;
+        events.extend(marked_bad.clone());
+        conclude(self.store, &locked, events, self.warnings);
+        let outcome = if self.trial.failures.is_empty() { Outcome::Done } else { Outcome::RolledBack };
+        Ok(self.ended(outcome, marked_bad.and_then(|event| event.version)))
+    }
+
+    fn ended(&mut self, outcome: Outcome, marked_bad: Option<VersionName>) -> Ended {
+        Ended {
+            outcome,
+            current: self.trial.current.clone(),
+            level: self.trial.level,
+            attempts: std::mem::take(&mut self.attempts),
+            marked_bad,
+            same_check: self.trial.same_check_twice().map(str::to_owned),
+        }
+    }
+
+    /// Nothing holds: goes to the least bad version and stays there.
+    fn degrade(&mut self) -> Result<Ended> {
+        let best = least_bad(&self.trial);
+        if best != self.trial.current {
+            let left = self.trial.current.clone();
+            let level = self.level_of(&best);
+            let next = RefCell::new(self.trial.clone());
+            let guard = |locked: &LockedRefs<'_>, to: &VersionName, _: u8| {
+                let mut trial = next.borrow_mut();
+                expect_ours(self.store, locked, &trial)?;
+                (trial.current, trial.level) = (to.clone(), level);
+                write(self.store, locked, &mut trial, self.warnings);
+                Ok(())
+            };
+            let options = back::Options {
+                to: Some(Selector::Name(best.clone())),
+                verify: Verify::None,
+                bad: BadVersions::Accept,
+                left: Left::Unmarked,
+                reason: Some("no version holds; this one is the least bad".into()),
+            };
+            let supervised = Supervised { guard: &guard, excluded: &[] };
+            let switched = go_back(self.store, &options, Some(&supervised), self.observer)?;
+            switched.warnings.iter().for_each(|warning| self.warnings.warn(warning));
+            self.trial = next.into_inner();
+            self.say(&format!("no version holds; current is now {best}, the least bad one"));
+            let units: Vec<String> = self.affected(&left, &best).into_iter().map(|one| one.unit).collect();
+            if !units.is_empty()
+                && let Err(error) = self.supervision.manager.restart(&units, Patience::of(self.longest()))
+            {
+                self.warnings.warn(&format!("{} could not be restarted: {}", units.join(", "), chain(&error)));
+            }
+        }
+        let refs = self.store.refs()?;
+        let locked = refs.lock(self.store.settings().lock_timeout)?;
+        expect_ours(self.store, &locked, &self.trial)?;
+        let marked_bad = degraded(self.store, &locked, &self.trial, self.warnings)?;
+        Ok(self.ended(Outcome::Degraded, marked_bad))
+    }
+
+    fn level_of(&self, version: &VersionName) -> u8 {
+        self.attempts.iter().find(|attempt| attempt.version == *version).map_or(0, |attempt| attempt.level)
+    }
+}
+
+/// What is said when one check fails on more than one version.
+pub fn outside(check: &str) -> String {
+    format!(
+        "the same check ({check}) fails on more than one version: the fault is probably outside the release (network, \
+         disk, configuration, the check itself)"
+    )
+}
+
+fn superseded(current: &VersionName) -> Error {
+    Error::refused_with(
+        Refusal::Superseded,
+        format!("somebody else switched or ended the trial while {current} was being watched; that stands"),
+        "see: tope-store history",
+    )
+}
+
+/// Makes sure under the lock that a step is still ours. A trial that could not be written has no name.
+fn expect_ours(store: &Store, locked: &LockedRefs<'_>, trial: &Trial) -> Result<()> {
+    match trial.id.is_empty() {
+        true => locked.expect_current(Some(&trial.current)),
+        false => store.expect_trial(locked, &trial.id, Some(&trial.current)),
+    }
+}
+
+/// Writes a trial if that can be had: going back must not fail for it.
+fn write(store: &Store, locked: &LockedRefs<'_>, trial: &mut Trial, warnings: &Warnings<'_>) {
+    if trial.id.is_empty() {
+        return;
+    }
+    if let Err(error) = store.write_trial(locked, trial) {
+        warnings.warn(&format!("the trial cannot be written, so that a power cut ends it: {}", chain(&error)));
+        let _ = store.end_trial(locked);
+        trial.id.clear();
+    }
+}
+
+/// Goes back to the next level whose version did not fail yet; gives it. `None` if there is none.
+pub(super) fn step_back(
+    store: &Store,
+    trial: &mut Trial,
+    observer: &dyn Observer,
+    warnings: &Warnings<'_>,
+) -> Result<Option<VersionName>> {
+    let excluded: Vec<VersionName> = trial.failures.iter().map(|failure| failure.version.clone()).collect();
+    let factory = store.refs()?.read()?.version(Role::Factory).cloned();
+    let to = match trial.level {
+        0 => None,
+        1 if factory.is_some_and(|factory| !excluded.contains(&factory)) => Some(Selector::Role(Role::Factory)),
+        _ => return Ok(None),
+    };
+    let reason = trial.failures.last().map(|failure| format!("{} failed: {}", failure.version, failure.evidence));
+    let next = RefCell::new(trial.clone());
+    let guard = |locked: &LockedRefs<'_>, to: &VersionName, level: u8| {
+        let mut next = next.borrow_mut();
+        expect_ours(store, locked, &next)?;
+        (next.current, next.level, next.attempts) = (to.clone(), level, 0);
+        write(store, locked, &mut next, warnings);
+        Ok(())
+    };
+    let supervised = Supervised { guard: &guard, excluded: &excluded };
+    let options = back::Options { to, left: Left::Unmarked, reason, ..back::Options::default() };
+    match go_back(store, &options, Some(&supervised), observer) {
+        Ok(switched) => {
+            switched.warnings.iter().for_each(|warning| warnings.warn(warning));
+            *trial = next.into_inner();
+            Ok(Some(switched.to))
+        }
+        Err(error @ (Error::NotFound { .. } | Error::Refused { why: Refusal::Bad, .. })) => {
+            warnings.warn(&format!("there is no further way back: {}", chain(&error)));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}

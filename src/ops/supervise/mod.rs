@@ -1,0 +1,345 @@
+//! Supervised switches: services are restarted and watched, and if they do not hold, the switch is undone by itself.
+//!
+//! Level 0 is the version that is tried, level 1 `previous`, level 2 `factory`; the same checks at each. After the last
+//! the least bad version runs, and the store is degraded until somebody switches or accepts a version.
+//!
+//! | step | died after it, `boot-check` |
+//! | --- | --- |
+//! | 1. trial written, durable | ends it: nothing was switched |
+//! | 2. services that must be stopped first are stopped | the same; the boot starts them |
+//! | 3. switched, durable | counts the boot, watches what runs, and goes on at step 6 or 7 |
+//! | 4. event `activate` appended | the same |
+//! | 5. services restarted, watched | the same |
+//! | 6. they hold: event `good` (and `bad` for what was left) appended, trial removed | nothing; without the removal it watches once more |
+//! | 7. they do not: trial says why and where to go, durable | makes the switch back that the trial says |
+//! | 8. switched back, step 5 again | watches the version that was gone back to |
+//!
+//! **Invariant:** every step compares first, under `refs.lock`, that the trial is its own and that `current` leads where it
+//! left it; else it stops with [`Refusal::Superseded`](crate::error::Refusal::Superseded) and undoes nothing. No lock is
+//! held while services stop, start or are watched.
+//!
+//! **Invariant:** only the target of an activation becomes bad, and only when it is known what the fallbacks come to: an
+//! HTTP or command probe that fails on every version says nothing of the release.
+
+mod boot;
+mod ledger;
+mod levels;
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use super::affected::affected;
+use super::switching::Warnings;
+use super::{activate as forward, rollback as back};
+use crate::config::Service;
+use crate::error::{Result, chain};
+use crate::fsys::process;
+use crate::model::event::Evidence;
+use crate::model::trial::{Begun, Restart};
+use crate::model::{Digest, Role, Selector, Trial, VersionName};
+use crate::observe::Observer;
+use crate::refs::LockedRefs;
+use crate::services::affected::Affected;
+use crate::services::{ServiceManager, Verdict, discover};
+use crate::store::Store;
+
+pub use boot::{Boot, Checked, boot_check};
+pub use levels::outside;
+
+use levels::{Levels, Order};
+
+/// How services are handled.
+pub struct Supervision<'a> {
+    /// Who starts and stops them.
+    pub manager: &'a dyn ServiceManager,
+    /// Those that are configured; where none is, they are found by what they run.
+    pub configured: &'a [Service],
+    /// Which are restarted.
+    pub restart: Restart,
+    /// Told each step in a sentence, as it is taken.
+    pub say: &'a dyn Fn(&str),
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The version that was asked for runs and holds.
+    Done,
+    /// It was current already, and no service had to be restarted.
+    Unchanged,
+    /// It does not hold; a version that was gone back to does.
+    RolledBack,
+    /// No version holds; the least bad one runs.
+    Degraded,
+}
+
+impl Outcome {
+    /// The stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Unchanged => "unchanged",
+            Self::RolledBack => "rolled-back",
+            Self::Degraded => "degraded",
+        }
+    }
+}
+
+/// What one version came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// The version.
+    pub version: VersionName,
+    /// 0, 1 or 2.
+    pub level: u8,
+    /// The units that were restarted, each with the reasons.
+    pub restarted: Vec<Affected>,
+    /// What the watch says of each unit that was watched.
+    pub verdicts: Vec<Verdict>,
+    /// Why the manager would not even restart them, if so.
+    pub refused: Option<Evidence>,
+}
+
+impl Attempt {
+    /// The first check that failed, if one did.
+    pub fn failure(&self) -> Option<&Evidence> {
+        self.refused.as_ref().or_else(|| self.verdicts.iter().find_map(Verdict::failure))
+    }
+}
+
+/// What a supervised switch came to.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What was current before, if that was a version.
+    pub from: Option<VersionName>,
+    /// The version that was switched to first.
+    pub to: VersionName,
+    /// Its digest; a directory that was made by hand has none.
+    pub digest: Option<Digest>,
+    /// What is current now.
+    pub current: VersionName,
+    /// The level of what is current now.
+    pub level: u8,
+    /// What previous leads to now.
+    pub previous: Option<VersionName>,
+    /// Each version that was tried, in order.
+    pub attempts: Vec<Attempt>,
+    /// The version that is marked bad by this, if one is.
+    pub marked_bad: Option<VersionName>,
+    /// The check that failed on more than one version, if so: the fault is probably outside the release.
+    pub same_check: Option<String>,
+    /// Links that somebody else had changed since the last record.
+    pub external_changes: Vec<String>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// Switches `current` forward, restarts services, and watches them.
+///
+/// # Errors
+///
+/// As [`activate`](forward::activate()), with nothing changed. Also, once the switch was made:
+///
+/// - [`Error::Refused`](crate::error::Error::Refused) (superseded) if somebody else switched meanwhile: that stands;
+/// - [`Error::Interrupted`](crate::error::Error::Interrupted): the version stays current and on trial.
+pub fn activate(
+    store: &Store,
+    selector: &Selector,
+    options: &forward::Options,
+    supervision: &Supervision<'_>,
+    observer: &dyn Observer,
+) -> Result<Report> {
+    let start = Instant::now();
+    let warnings = Warnings::new(observer);
+    let activation = forward::Activation::new(store, selector, options, &warnings)?;
+    activation.check()?;
+    let services = known(store, supervision)?;
+    let (from, target) = (activation.from().cloned(), activation.target.clone());
+    let restarted = match (supervision.restart, activation.is_current()) {
+        (Restart::All, _) => all(&services, "all are to be restarted"),
+        (Restart::Changed, true) => stale(store, &services)?,
+        (Restart::Changed, false) => {
+            let affected = affected(store, supervision.manager, &services, from.as_ref(), &target)?;
+            affected.into_iter().filter(Affected::is_affected).collect()
+        }
+    };
+    let restarted = with_interrupted(store, restarted, &target)?;
+    if activation.is_current() && restarted.is_empty() {
+        let digest = activation.digest;
+        return Ok(unchanged(store, target, digest, warnings.finish(), start));
+    }
+    let trial = new_trial(store, Begun::Activation, supervision, (&target, activation.digest), from.as_ref());
+    let mut levels = Levels::new(store, supervision, services, trial, observer, &warnings);
+    levels.open(&restarted)?;
+    let stopped = levels.stop_first(&restarted);
+    let switched = match activation.switch(Some(levels.trial())) {
+        Ok(switched) => switched,
+        Err(error) => {
+            levels.give_up(&stopped);
+            return Err(error);
+        }
+    };
+    (supervision.say)(&forward::sentence(&switched));
+    let ended = levels.run(Order::Restart, restarted)?;
+    let report = ended.report(store, (from, target, activation.digest), start);
+    Ok(Report { external_changes: switched.external_changes, warnings: warnings.finish(), ..report })
+}
+
+/// Switches `current` back, restarts services, and watches them. Where no trial can be written (a full disk), the switch
+/// is made all the same.
+///
+/// # Errors
+///
+/// As [`rollback`](back::rollback()), and those of [`activate`] once the switch was made.
+pub fn rollback(
+    store: &Store,
+    options: &back::Options,
+    supervision: &Supervision<'_>,
+    observer: &dyn Observer,
+) -> Result<Report> {
+    let start = Instant::now();
+    let warnings = Warnings::new(observer);
+    // A manager that cannot be asked must not stand in the way of going back.
+    let services = known(store, supervision).unwrap_or_else(|error| {
+        warnings.warn(&format!("services are not known: {}", chain(&error)));
+        Vec::new()
+    });
+    let from = store.refs()?.read()?.version(Role::Current).cloned();
+    let trial = RefCell::new(None);
+    let guard = |locked: &LockedRefs<'_>, to: &VersionName, level: u8| {
+        locked.expect_current(from.as_ref())?;
+        let mut new = new_trial(store, Begun::Rollback, supervision, (to, None), from.as_ref());
+        new.level = level;
+        if let Err(error) = store.write_trial(locked, &new) {
+            warnings.warn(&format!("no trial can be written, so that a power cut ends it: {}", chain(&error)));
+            new.id.clear();
+        }
+        drop(trial.replace(Some(new)));
+        Ok(())
+    };
+    let supervised = back::Supervised { guard: &guard, excluded: &[] };
+    let switched = back::go_back(store, options, Some(&supervised), observer)?;
+    switched.warnings.iter().for_each(|warning| warnings.warn(warning));
+    let Some(trial) = trial.into_inner() else {
+        return Ok(unchanged(store, switched.to, switched.digest, warnings.finish(), start));
+    };
+    (supervision.say)(&format!("current is now {}", switched.to));
+    let restarted = match supervision.restart {
+        Restart::All => all(&services, "all are to be restarted"),
+        Restart::Changed => {
+            let affected = affected(store, supervision.manager, &services, from.as_ref(), &switched.to);
+            let affected = affected.unwrap_or_else(|error| all(&services, &chain(&error)));
+            affected.into_iter().filter(Affected::is_affected).collect()
+        }
+    };
+    let mut levels = Levels::new(store, supervision, services, trial, observer, &warnings);
+    let ended = levels.run(Order::Restart, restarted)?;
+    let marked_bad = switched.from.clone().filter(|_| switched.marked_bad);
+    let report = ended.report(store, (from, switched.to, switched.digest), start);
+    Ok(Report { marked_bad, external_changes: switched.external_changes, warnings: warnings.finish(), ..report })
+}
+
+/// The services; fails early where the manager cannot be asked.
+fn known(store: &Store, supervision: &Supervision<'_>) -> Result<Vec<Service>> {
+    let services = discover::services(supervision.manager, supervision.configured, store.layout())?;
+    let units: Vec<String> = services.iter().map(|service| service.unit.clone()).collect();
+    if !units.is_empty() {
+        supervision.manager.states(&units)?;
+    }
+    Ok(services)
+}
+
+/// The unit that this process runs in, if it is one of the services: it would be killed with it.
+pub fn own_unit(store: &Store, supervision: &Supervision<'_>) -> Option<String> {
+    let own = process::unit_of(std::process::id().cast_signed())?;
+    let services = discover::services(supervision.manager, supervision.configured, store.layout()).ok()?;
+    services.into_iter().map(|service| service.unit).find(|unit| *unit == own)
+}
+
+fn all(services: &[Service], why: &str) -> Vec<Affected> {
+    services.iter().map(|one| Affected { unit: one.unit.clone(), reasons: vec![why.to_owned()] }).collect()
+}
+
+/// The same, and what an interrupted trial of this version restarted or meant to: nobody knows how far it came.
+fn with_interrupted(store: &Store, mut restarted: Vec<Affected>, version: &VersionName) -> Result<Vec<Affected>> {
+    let trial = store.trial()?.open().filter(|trial| trial.current == *version && !store.is_watched(trial));
+    for unit in trial.map(|trial| trial.units).unwrap_or_default() {
+        if restarted.iter().all(|one| one.unit != unit) {
+            restarted.push(Affected { unit, reasons: vec!["its trial was interrupted".into()] });
+        }
+    }
+    Ok(restarted)
+}
+
+/// Services of which processes still use another version than the current one.
+fn stale(store: &Store, services: &[Service]) -> Result<Vec<Affected>> {
+    let mut found = Vec::new();
+    for one in super::who::who(store, super::who::Which::Stale)?.processes {
+        let unit = one.unit.filter(|unit| services.iter().any(|service| service.unit == *unit));
+        if let Some(unit) = unit.filter(|unit| found.iter().all(|affected: &Affected| affected.unit != *unit)) {
+            let why = format!("process {} still uses {}", one.pid, one.version);
+            found.push(Affected { unit, reasons: vec![why] });
+        }
+    }
+    Ok(found)
+}
+
+fn new_trial(
+    store: &Store,
+    begun: Begun,
+    supervision: &Supervision<'_>,
+    (version, digest): (&VersionName, Option<Digest>),
+    from: Option<&VersionName>,
+) -> Trial {
+    let now = store.clock().now();
+    let watcher = store.watcher();
+    let last = store.history().and_then(|history| history.present()).map_or(0, |present| present.marks.last_event);
+    Trial {
+        id: format!("{:x}-{:x}-{:x}-{last:x}", now.unix_seconds, watcher.pid, watcher.started),
+        begun,
+        version: version.clone(),
+        digest,
+        from: from.cloned(),
+        current: version.clone(),
+        level: 0,
+        restart: supervision.restart,
+        units: Vec::new(),
+        attempts: 0,
+        boot: now.boot_id,
+        watcher,
+        failures: Vec::new(),
+    }
+}
+
+fn unchanged(
+    store: &Store,
+    version: VersionName,
+    digest: Option<Digest>,
+    warnings: Vec<String>,
+    start: Instant,
+) -> Report {
+    Report {
+        outcome: Outcome::Unchanged,
+        from: Some(version.clone()),
+        current: version.clone(),
+        to: version,
+        digest,
+        level: 0,
+        previous: store
+            .refs()
+            .and_then(|refs| refs.read())
+            .ok()
+            .and_then(|roles| roles.version(Role::Previous).cloned()),
+        attempts: Vec::new(),
+        marked_bad: None,
+        same_check: None,
+        external_changes: Vec::new(),
+        warnings,
+        elapsed: start.elapsed(),
+    }
+}

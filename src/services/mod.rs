@@ -1,0 +1,181 @@
+//! Services: what runs from `versions/current`, and who starts, stops and watches it.
+//!
+//! The library knows services through one small interface, [`ServiceManager`]: [`systemd`] is one, plain [`commands`]
+//! from the configuration are another. Nothing here knows versions or refs; what a failing service means for a release
+//! is decided above.
+//!
+//! - [`systemd`], [`commands`]: the managers
+//! - [`watch`](mod@watch): whether what was started comes up and stays up
+//! - [`discover`]: which units run from the current version, and what of it they name
+//! - [`affected`](mod@affected): which units two versions differ for, and why
+//! - [`probe`]: asking a service whether it does its work
+//! - [`outside`]: going on when the own unit is restarted
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::Supervisor;
+use crate::error::Result;
+
+pub mod affected;
+pub mod commands;
+pub mod discover;
+pub mod outside;
+pub mod probe;
+pub mod systemd;
+pub mod watch;
+
+pub use watch::{Judgement, Verdict, watch};
+
+/// What a manager says of a unit at one instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitState {
+    /// The unit.
+    pub unit: String,
+    /// Whether it runs.
+    pub activity: Activity,
+    /// What names this very run of the unit (systemd: `InvocationID`); another one means that it was started again.
+    /// `None` where the manager has no such thing.
+    pub invocation: Option<String>,
+    /// How often the manager has restarted it by itself; 0 where it does not count.
+    pub restarts: u32,
+    /// Why it is as it is, in a few words, as in `exit-code`; empty if there is nothing to say.
+    pub detail: String,
+    /// The exit code of its main process (or of the command that should have started it), if that ended by itself and
+    /// the manager knows.
+    pub exit_code: Option<i32>,
+}
+
+/// Whether a unit runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Activity {
+    /// It runs, and says that it is ready where it says so at all.
+    Active,
+    /// It is not there to run on (systemd: `oneshot`), does not run, and nothing went wrong.
+    Done,
+    /// The manager is about to start or stop it, or waits until it is ready.
+    Changing,
+    /// It does not run, and nothing went wrong.
+    Inactive,
+    /// It does not run, and should; also while the manager waits to try once more.
+    Failed,
+    /// The manager does not know it.
+    Absent,
+}
+
+impl Activity {
+    /// The stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Done => "done",
+            Self::Changing => "changing",
+            Self::Inactive => "inactive",
+            Self::Failed => "failed",
+            Self::Absent => "absent",
+        }
+    }
+}
+
+/// How a unit runs, as far as the manager knows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Description {
+    /// The unit.
+    pub unit: String,
+    /// Whether it is there to run on: neither a template nor something that does one thing and ends.
+    pub runs_on: bool,
+    /// Whether it is started at boot, or runs, or should.
+    pub in_use: bool,
+    /// Absolute paths that it names: programs, arguments, directories, variables, and its own files.
+    pub paths: Vec<PathBuf>,
+}
+
+/// How long something may take, and whether it is still wanted.
+#[derive(Clone, Copy)]
+pub struct Patience<'a> {
+    /// How long it may take.
+    pub limit: Duration,
+    /// Asked now and then; once it says no, waiting ends. What was ordered is not taken back.
+    pub keep_on: &'a dyn Fn() -> bool,
+}
+
+impl Patience<'_> {
+    /// So long, whatever happens.
+    pub fn of(limit: Duration) -> Self {
+        Self { limit, keep_on: &|| true }
+    }
+}
+
+/// Starts, stops and looks at units.
+///
+/// Units that are given together are one job: the manager orders them by its own dependencies. What a unit came to is
+/// told by [`states`](Self::states), never by the result of an order: an error means that the manager could not be
+/// asked or would not even try (an unknown unit).
+pub trait ServiceManager: Sync {
+    /// What this manager is, for messages: `systemd`, `commands`.
+    fn name(&self) -> &'static str;
+
+    /// Whether it tells a unit that is being started from one that does not run. If not, [`Activity::Inactive`] right
+    /// after a start may mean that it is not running *yet*.
+    fn tells_starting(&self) -> bool;
+
+    /// The state of each of these units, in their order.
+    ///
+    /// # Errors
+    ///
+    /// The manager cannot be asked.
+    fn states(&self, units: &[String]) -> Result<Vec<UnitState>>;
+
+    /// Orders that units be started, after forgetting their earlier failures. A manager that tells starting does not
+    /// wait for them: from the return on, a unit is [`Activity::Changing`] until it has come to something.
+    ///
+    /// # Errors
+    ///
+    /// The manager cannot be asked, or does not know one of them.
+    fn start(&self, units: &[String], patience: Patience<'_>) -> Result<()>;
+
+    /// Stops units and waits until they have stopped or patience is at an end; [`states`](Self::states) tells which.
+    ///
+    /// # Errors
+    ///
+    /// The manager cannot be asked, or does not know one of them.
+    fn stop(&self, units: &[String], patience: Patience<'_>) -> Result<()>;
+
+    /// Orders that those that run be stopped, and all be started, after forgetting their earlier failures. It waits as
+    /// little as [`start`](Self::start) does.
+    ///
+    /// # Errors
+    ///
+    /// The manager cannot be asked, or does not know one of them.
+    fn restart(&self, units: &[String], patience: Patience<'_>) -> Result<()>;
+
+    /// What the manager knows of how these units run, in their order; nothing where it does not know.
+    ///
+    /// # Errors
+    ///
+    /// The manager cannot be asked.
+    fn describe(&self, _units: &[String]) -> Result<Vec<Description>> {
+        Ok(Vec::new())
+    }
+
+    /// The names of all units that could run a service; none where the manager has no list.
+    ///
+    /// # Errors
+    ///
+    /// The manager cannot be asked.
+    fn all_units(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    /// The last lines that a unit logged, oldest first; empty where there is no log. Never fails: it is evidence, and
+    /// less of it is better than none.
+    fn log(&self, unit: &str, lines: usize) -> Vec<String>;
+}
+
+/// The manager that the configuration chooses. Nothing is asked yet.
+pub fn manager(config: &Supervisor) -> Box<dyn ServiceManager> {
+    match config {
+        Supervisor::Systemd => Box::new(systemd::Systemd),
+        Supervisor::Command(templates) => Box::new(commands::Commands::new(templates.clone())),
+    }
+}

@@ -1,0 +1,118 @@
+//! The history: chained lines, folded into what versions should be there.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::Seen;
+use super::decode::hex;
+
+/// What the history knows of a version that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    pub import_number: u64,
+    pub digest: String,
+}
+
+/// The fold of all events.
+#[derive(Debug, Default)]
+pub struct Past {
+    pub versions: BTreeMap<String, Known>,
+    /// Number of the last event.
+    pub last: u64,
+    /// Action and version of each, in order.
+    pub events: Vec<(String, String)>,
+}
+
+pub fn read(store: &Path, seen: &mut Seen) {
+    let mut segments: Vec<String> =
+        super::names(store, seen).into_iter().filter(|name| name.starts_with("history.0")).collect();
+    let inode = |name: &str| {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(store.join(name)).map(|metadata| metadata.ino()).unwrap_or(0)
+    };
+    if let Some(trace) = segments.iter().position(|name| inode(name) == inode("history")) {
+        // The trace of an interrupted change of segments, which the next one goes on with.
+        segments.truncate(trace);
+    }
+    segments.push("history".into());
+    let mut chain = hex(&[0; 32]);
+    let last = segments.len() - 1;
+    for (number, name) in segments.iter().enumerate() {
+        match std::fs::read(store.join(name)) {
+            Ok(bytes) => chain = segment(&bytes, name, chain, number == last, seen),
+            Err(error) => seen.wrong.push(format!("store/{name}: {error}")),
+        }
+    }
+}
+
+/// Reads one segment; gives its last chain value.
+fn segment(bytes: &[u8], name: &str, mut chain: String, current: bool, seen: &mut Seen) -> String {
+    let mut rest = bytes;
+    let mut number = 0;
+    while !rest.is_empty() {
+        number += 1;
+        let end = rest.iter().position(|byte| *byte == b'\n');
+        let line = &rest[..end.unwrap_or(rest.len())];
+        let tail = end.map_or(&[][..], |end| &rest[end + 1..]);
+        let torn = end.is_none() || line.contains(&0);
+        if torn && current && tail.split(|byte| *byte == b'\n').all(|line| line.is_empty() || line.contains(&0)) {
+            seen.torn = Some(format!("store/{name}: {} torn bytes at its end", rest.len()));
+            break;
+        }
+        match event(line, &chain, number == 1) {
+            Ok((value, event)) => {
+                chain = value;
+                if let Err(problem) = seen.past.take(&event) {
+                    seen.wrong.push(format!("store/{name}, line {number}: {problem}"));
+                }
+            }
+            Err(problem) => {
+                seen.wrong.push(format!("store/{name}, line {number}: {problem}"));
+                break;
+            }
+        }
+        rest = tail;
+    }
+    chain
+}
+
+/// Checks a line against the chain value before it; gives its own and the event.
+fn event(line: &[u8], before: &str, first: bool) -> Result<(String, Value), String> {
+    let (value, json) = line.split_at_checked(65).ok_or("it is too short")?;
+    let event: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    let own = event["chain_before"].as_str().map_or_else(|| hex(&[0; 32]), str::to_owned);
+    if first && own != before && event["action"] != "history-reset" {
+        return Err("it does not follow the segment before it".into());
+    }
+    let before = if first { own } else { before.to_owned() };
+    let before: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&before[2 * at..2 * at + 2], 16).unwrap_or(0)).collect();
+    let chain = hex(&super::decode::keyed("history", &[&before, json].concat()));
+    if value != format!("{chain} ").as_bytes() {
+        return Err("the chain is broken".into());
+    }
+    Ok((chain, event))
+}
+
+impl Past {
+    fn take(&mut self, event: &Value) -> Result<(), String> {
+        let seq = event["seq"].as_u64().unwrap_or(0);
+        if seq != self.last + 1 {
+            return Err(format!("event {seq} follows event {}", self.last));
+        }
+        self.last = seq;
+        let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
+        let (action, version) = (text("action"), text("version"));
+        match action.as_str() {
+            "import" | "adopt" => {
+                let import_number = event["import_number"].as_u64().unwrap_or(0);
+                self.versions.insert(version.clone(), Known { import_number, digest: text("digest") });
+            }
+            "remove" | "removed-by-hand" => drop(self.versions.remove(&version)),
+            _ => {}
+        }
+        self.events.push((action, version));
+        Ok(())
+    }
+}

@@ -1,0 +1,156 @@
+//! The units in `deploy/`, run by systemd with all their restrictions.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::container::Machine;
+use crate::support::{Outcome, tree};
+
+tests![
+    the_store_is_read_by_its_unit_and_damage_fails_it,
+    versions_are_collected_by_their_unit_but_for_what_others_use,
+    the_example_services_run_and_cannot_write_into_a_version,
+    the_timers_are_accepted_and_wait
+];
+
+/// A machine with the units in place.
+fn machine() -> Result<Machine, crate::support::Skipped> {
+    let machine = Machine::new()?;
+    let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    for item in std::fs::read_dir(deploy).expect("deploy").map(|item| item.expect("a file").path()) {
+        let name = item.file_name().expect("a name").to_string_lossy().into_owned();
+        let name = name.trim_end_matches(".example");
+        if name.ends_with(".service") || name.ends_with(".timer") {
+            machine.file(format!("etc/systemd/system/{name}"), std::fs::read(&item).expect("a unit"));
+        }
+    }
+    Ok(machine)
+}
+
+fn releases(machine: &Machine, versions: &[&str]) {
+    for version in versions {
+        let top = machine.path(format!("root/{version}"));
+        tree::program(top.join("bin/device-api"), format!("#!/bin/sh\necho {version}\nexec sleep 1000\n"));
+        tree::file(top.join("services/device-api/settings.toml"), "port = 9080\n");
+        tree::file(top.join("lib/secret"), "for its owner only\n");
+        let secret: std::fs::Permissions = PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(top.join("lib/secret"), secret).unwrap();
+        std::os::unix::fs::chown(top.join("lib/secret"), Some(1234), Some(1234)).unwrap();
+    }
+}
+
+/// Imports what [`releases`] made.
+const IMPORT: &str = "
+    tope-store init >/dev/null
+    for release in /root/[0-9]*; do tope-store import $release --version ${release##*/} >/dev/null; done
+    result() { systemctl show --property Result --property ExecMainStatus --value \"$1\" | tr '\\n' ' '; echo; }
+";
+
+fn the_store_is_read_by_its_unit_and_damage_fails_it() -> Outcome {
+    let machine = machine()?;
+    releases(&machine, &["1.0.0", "1.1.0"]);
+    let script = format!(
+        "systemctl start tope-store-verify; result() {{ :; }}; {IMPORT}
+        systemctl start tope-store-verify
+        result tope-store-verify
+        chmod u+w /opt/tope/versions/v1.1.0/lib/secret
+        echo changed >/opt/tope/versions/v1.1.0/lib/secret
+        systemctl start tope-store-verify || result tope-store-verify
+        journalctl --sync; journalctl --unit tope-store-verify --output cat"
+    );
+    let ran = machine.boot(&script)?.ok();
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(lines[..2], ["success 0 ", "exit-code 5 "], "{ran:#?}");
+    assert!(ran.stdout.contains("sound: 2 versions"), "{ran:#?}");
+    assert!(lines.iter().any(|line| line.contains("lib/secret")), "{ran:#?}");
+    Ok(())
+}
+
+fn versions_are_collected_by_their_unit_but_for_what_others_use() -> Outcome {
+    let machine = machine()?;
+    releases(&machine, &["1.0.0", "1.1.0", "1.2.0", "1.3.0"]);
+    machine.file("etc/tope-store/config.toml", "[retention]\nkeep_last = 1\n");
+    // Somebody else stands in 1.1.0, which only one who may inspect others can see; the factory version is immutable.
+    let script = format!(
+        "{IMPORT}
+        tope-store factory set 1.0.0 --isolated >/dev/null
+        tope-store activate 1.3.0 >/dev/null
+        systemd-run --quiet --unit other --property User=nobody --working-directory /opt/tope/versions/v1.1.0 sleep 1000
+        systemctl start tope-store-gc || :
+        result tope-store-gc
+        ls /opt/tope/versions
+        systemctl stop other
+        tope-store factory set 1.3.0 --replace >/dev/null
+        systemctl start tope-store-gc || :
+        result tope-store-gc
+        ls /opt/tope/versions"
+    );
+    let ran = machine.boot(&script)?.ok();
+    let said: Vec<&str> = ran.stdout.lines().collect();
+    let expected = ["success 0 ", "current", "factory", "v1.0.0", "v1.1.0", "v1.3.0"];
+    let expected = expected.into_iter().chain(["success 0 ", "current", "factory", "v1.3.0"]);
+    assert_eq!(said, expected.collect::<Vec<_>>(), "{ran:#?}");
+    Ok(())
+}
+
+fn the_example_services_run_and_cannot_write_into_a_version() -> Outcome {
+    let machine = machine()?;
+    let top = machine.path("root/1.0.0");
+    tree::file(top.join("services/device-api/data/log"), "");
+    tree::file(top.join("services/device-api/state/count"), "0\n");
+    tree::file(top.join("services/web-server/index.html"), "a page\n");
+    let api = "#!/bin/sh
+        for path in settings data/log state/count /opt/tope/versions/x /opt/tope/store/x /var/lib/device-api/x /etc/x; do
+            { echo 1 >>$path; } 2>/dev/null && echo \"wrote $path\" || echo \"refused $path\"
+        done
+        exec sleep 1000\n";
+    tree::program(top.join("bin/device-api"), api);
+    tree::program(top.join("bin/web-server"), "#!/bin/sh\nexec python3 -m http.server 80\n");
+    machine.file(
+        "etc/tope-store/config.toml",
+        "[import]\nprivate = [\"services/*/data/**\"]\nshared = [\"services/*/state\"]\n",
+    );
+    let script = "
+        useradd --system tope
+        chown -R tope:tope /root/1.0.0/services
+        tope-store init >/dev/null
+        tope-store import /root/1.0.0 --version 1.0.0 --activate >/dev/null
+        tope-store link >/dev/null
+        systemctl start web-server
+        systemctl start device-api
+        tries=0
+        until python3 -c 'import urllib.request as u; print(u.urlopen(\"http://127.0.0.1/\").read().decode())'; do
+            sleep 0.1; tries=$((tries + 1)); [ $tries -lt 100 ]
+        done 2>/dev/null
+        until journalctl --sync; journalctl --unit device-api --output cat | grep /etc/x >/dev/null; do sleep 0.1; done
+        systemctl is-active device-api web-server
+        journalctl --unit device-api --output cat | grep -E 'wrote|refused' | sort
+        tope-store verify --quick >&2";
+    let ran = machine.boot(script)?.ok();
+    let said: Vec<&str> = ran.stdout.lines().filter(|line| !line.is_empty()).collect();
+    let expected = [
+        "a page",
+        "active",
+        "active",
+        "refused /etc/x",
+        "refused /opt/tope/store/x",
+        "refused /opt/tope/versions/x",
+        "refused settings",
+        "wrote /var/lib/device-api/x",
+        "wrote data/log",
+        "wrote state/count",
+    ];
+    assert_eq!(said, expected, "{ran:#?}");
+    Ok(())
+}
+
+fn the_timers_are_accepted_and_wait() -> Outcome {
+    let machine = machine()?;
+    let script = "
+        systemctl start tope-store-gc.timer tope-store-verify.timer
+        systemctl list-timers --no-legend --all | grep -o 'tope-store-[a-z]*.service'";
+    let ran = machine.boot(script)?.ok();
+    let mut waiting: Vec<&str> = ran.stdout.lines().collect();
+    waiting.sort_unstable();
+    assert_eq!(waiting, ["tope-store-gc.service", "tope-store-verify.service"], "{ran:#?}");
+    Ok(())
+}

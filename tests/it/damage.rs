@@ -1,0 +1,516 @@
+//! The damage matrix: everything that can happen to everything, under every command.
+//!
+//! A cell is one damage to one thing of a small store, and one command run on it. In each cell the command ends with
+//! a documented exit code and one document, never with a panic; what it is its job to find it finds, and names; what was
+//! sound before is sound afterwards; and a repair heals what a good copy exists of.
+//!
+//! Without further words a sample runs, chosen by a seed that is printed; `TOPE_DAMAGE_SEED=N` chooses the same one
+//! again, `TOPE_DAMAGE=all` runs every cell.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use serde_json::Value;
+
+use crate::support::tree::Described;
+use crate::support::{Fixture, Outcome, Ran, needs_root, tree};
+
+tests![every_damage_to_everything_under_every_command];
+
+/// Cells of a sample: ten seconds of two idle processors.
+const SAMPLE: usize = 800;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Damage {
+    Deleted,
+    Truncated,
+    Extended,
+    BitFlipped,
+    WrongMode,
+    Swapped,
+    MadeALink,
+    MadeADirectory,
+}
+
+const DAMAGES: [Damage; 8] = [
+    Damage::Deleted,
+    Damage::Truncated,
+    Damage::Extended,
+    Damage::BitFlipped,
+    Damage::WrongMode,
+    Damage::Swapped,
+    Damage::MadeALink,
+    Damage::MadeADirectory,
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Thing {
+    Object,
+    TreeFile,
+    Manifest,
+    HistoryLine,
+    IndexPage,
+    Wal,
+    RoleLink,
+    ServiceLink,
+    Format,
+}
+
+const THINGS: [Thing; 9] = [
+    Thing::Object,
+    Thing::TreeFile,
+    Thing::Manifest,
+    Thing::HistoryLine,
+    Thing::IndexPage,
+    Thing::Wal,
+    Thing::RoleLink,
+    Thing::ServiceLink,
+    Thing::Format,
+];
+
+const COMMANDS: [&[&str]; 27] = [
+    &["list"],
+    &["show", "1.1.0"],
+    &["ls", "-R", "1.1.0"],
+    &["cat", "1.1.0", "lib/common.so"],
+    &["find", "**"],
+    &["diff", "1.0.0", "1.1.0"],
+    &["du"],
+    &["status"],
+    &["history"],
+    &["activate", "1.2.0"],
+    &["rollback"],
+    &["gc", "--keep-last", "1", "--dry-run"],
+    &["gc", "--keep-last", "1"],
+    &["verify"],
+    &["verify", "--repair"],
+    &["import", "SOURCE", "--version", "2.0.0"],
+    &["adopt"],
+    &["remove", "1.2.0"],
+    &["pin", "1.2.0"],
+    &["note", "1.2.0", "text"],
+    &["confirm", "1.1.0"],
+    &["factory", "show"],
+    &["factory", "verify"],
+    &["link", "--bin-dir", "BIN"],
+    &["rebuild-index"],
+    &["doctor", "--bin-dir", "BIN"],
+    &["doctor", "--fix", "--bin-dir", "BIN"],
+];
+
+/// What the damage is done to: v1.1.0, which is current; `lib/common.so` exists in another mode as well.
+static COMMON: [u8; 20_000] = [7; 20_000];
+
+/// The store that every cell gets a copy of.
+struct Prepared {
+    fixture: Fixture,
+    /// The tree of the version that nothing is done to.
+    untouched: BTreeMap<Vec<u8>, Described>,
+    /// What commands answer that may not be influenced by the index.
+    answers: BTreeMap<usize, String>,
+}
+
+fn prepare() -> Prepared {
+    let fixture = Fixture::new();
+    for number in 0..3 {
+        let source = fixture.beside("source");
+        tree::program(source.join("bin/device-api"), format!("#!/bin/sh\necho {number}\n"));
+        tree::program(source.join("bin/web-server"), "#!/bin/sh\necho web\n");
+        tree::program(source.join("bin/common"), COMMON);
+        tree::file(source.join("lib/common.so"), COMMON);
+        tree::file(source.join("lib/lock"), "");
+        tree::file(source.join("services/device-api/settings.toml"), "port = 80\n");
+        tree::file(source.join("services/web-server/index.html"), format!("<p>{number}</p>\n"));
+        fixture.import("source", &format!("1.{number}.0"));
+    }
+    fixture.run(&["factory", "set", "1.0.0"]).ok();
+    for version in ["1.0.0", "1.1.0"] {
+        fixture.run(&["activate", version]).ok();
+    }
+    fixture.run(&["pin", "1.1.0"]).ok();
+    std::fs::create_dir(fixture.beside("bin")).unwrap();
+    fixture.run(&["link", "--bin-dir", fixture.beside("bin").to_str().unwrap()]).ok();
+    // Programs are linked by the whole path, which differs from copy to copy.
+    std::fs::remove_dir_all(fixture.beside("bin")).unwrap();
+    std::fs::create_dir(fixture.beside("bin")).unwrap();
+    leave_a_log(&fixture);
+    let untouched = tree::describe(&fixture.path("versions/v1.2.0"), false);
+    let answers = (0..6).map(|command| (command, run(&fixture, command).stdout)).collect();
+    leave_a_log(&fixture);
+    Prepared { fixture, untouched, answers }
+}
+
+/// Leaves a write-ahead log beside the index, as a command leaves it that is killed.
+fn leave_a_log(fixture: &Fixture) {
+    let index = fixture.path("store/index.db");
+    let connection = rusqlite::Connection::open(&index).unwrap();
+    connection.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE probe (x); DROP TABLE probe").unwrap();
+    let aside = fixture.beside("aside");
+    std::fs::create_dir(&aside).unwrap();
+    for name in ["index.db", "index.db-wal"] {
+        std::fs::copy(fixture.path("store").join(name), aside.join(name)).unwrap();
+    }
+    assert!(std::fs::metadata(aside.join("index.db-wal")).unwrap().len() > 4096);
+    drop(connection);
+    for name in ["index.db", "index.db-wal"] {
+        std::fs::copy(aside.join(name), fixture.path("store").join(name)).unwrap();
+    }
+    std::fs::remove_dir_all(aside).unwrap();
+}
+
+fn run(fixture: &Fixture, command: usize) -> Ran {
+    let mut call = fixture.command();
+    // What is raw is no document.
+    if COMMANDS[command][0] != "cat" {
+        call.arg("--json");
+    }
+    for argument in COMMANDS[command] {
+        match *argument {
+            "SOURCE" => call.arg(fixture.beside("new")),
+            "BIN" => call.arg(fixture.beside("bin")),
+            other => call.arg(other),
+        };
+    }
+    Ran::of(&call.output().unwrap())
+}
+
+fn copy(prepared: &Prepared) -> Fixture {
+    let fixture = Fixture::bare();
+    let mut cp = Command::new("cp");
+    cp.arg("-a").args([prepared.fixture.root(), prepared.fixture.beside("bin")]).arg(&fixture.dir);
+    assert!(cp.status().unwrap().success());
+    tree::file(fixture.beside("new/bin/device-api"), "new\n");
+    tree::file(fixture.beside("new/lib/common.so"), COMMON);
+    fixture
+}
+
+fn object(fixture: &Fixture, contents: &[u8], mode: &str) -> PathBuf {
+    let hex = blake3::hash(contents).to_hex().to_string();
+    fixture.path(format!("store/objects/{}/{}.{mode}.0.0", &hex[..2], &hex[2..]))
+}
+
+/// The path that is damaged, and another of its kind.
+fn places(fixture: &Fixture, thing: Thing) -> (PathBuf, PathBuf) {
+    let path = |name: &str| fixture.path(name);
+    match thing {
+        Thing::Object => (object(fixture, &COMMON, "0444"), object(fixture, b"port = 80\n", "0444")),
+        Thing::TreeFile => (path("versions/v1.1.0/lib/common.so"), path("versions/v1.1.0/bin/device-api")),
+        Thing::Manifest => (path("store/manifests/v1.1.0"), path("store/manifests/v1.0.0")),
+        Thing::HistoryLine => (path("store/history"), path("store/format")),
+        Thing::IndexPage => (path("store/index.db"), path("store/format")),
+        Thing::Wal => (path("store/index.db-wal"), path("store/format")),
+        Thing::RoleLink => (path("versions/current"), path("versions/previous")),
+        Thing::ServiceLink => (path("services/device-api"), path("services/web-server")),
+        Thing::Format => (path("store/format"), path("store/history")),
+    }
+}
+
+/// Does the damage; `false` where there is no such damage to such a thing.
+fn damage(fixture: &Fixture, thing: Thing, damage: Damage) -> bool {
+    let (path, other) = places(fixture, thing);
+    if thing == Thing::TreeFile {
+        // Its object is another thing: from here on this name has an inode of its own.
+        own_inode(&path);
+        own_inode(&other);
+    }
+    let is_link = path.is_symlink();
+    match damage {
+        Damage::Deleted if thing == Thing::HistoryLine => edit_lines(&path, |lines| drop(lines.remove(1))),
+        Damage::Deleted => std::fs::remove_file(&path).unwrap(),
+        Damage::WrongMode if is_link => return false,
+        Damage::WrongMode => {
+            let mode = std::fs::metadata(&path).unwrap().mode() & 0o7777;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode ^ 0o137)).unwrap();
+        }
+        Damage::Swapped => swap(thing, &path, &other),
+        Damage::MadeALink => {
+            let aside = fixture.beside("moved away");
+            if std::fs::rename(&path, &aside).is_err() {
+                return false;
+            }
+            symlink(&aside, &path).unwrap();
+        }
+        Damage::MadeADirectory => {
+            std::fs::remove_file(&path).unwrap();
+            std::fs::create_dir(&path).unwrap();
+        }
+        _ if is_link => relink(&path, damage),
+        Damage::Truncated => {
+            let length = std::fs::metadata(&path).unwrap().len();
+            std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length / 2).unwrap();
+        }
+        Damage::Extended => {
+            use std::io::Write;
+            std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"garbage").unwrap();
+        }
+        Damage::BitFlipped => {
+            let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+            let before = file.metadata().unwrap();
+            let at = before.len() / 3;
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ 4], at).unwrap();
+            // As a medium does it: the time tells nothing.
+            file.set_modified(before.modified().unwrap()).unwrap();
+        }
+    }
+    true
+}
+
+fn own_inode(path: &Path) {
+    let aside = path.with_extension("own");
+    assert!(Command::new("cp").arg("-p").arg(path).arg(&aside).status().unwrap().success());
+    std::fs::rename(aside, path).unwrap();
+}
+
+fn edit_lines(path: &Path, edit: impl FnOnce(&mut Vec<String>)) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    edit(&mut lines);
+    std::fs::write(path, lines.join("\n") + "\n").unwrap();
+}
+
+fn swap(thing: Thing, path: &Path, other: &Path) {
+    match thing {
+        Thing::HistoryLine => edit_lines(path, |lines| lines.swap(1, 2)),
+        Thing::IndexPage | Thing::Wal => {
+            let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+            let quarter = file.metadata().unwrap().len() / 4;
+            let (mut one, mut two) = (vec![0; quarter as usize], vec![0; quarter as usize]);
+            file.read_exact_at(&mut one, quarter).unwrap();
+            file.read_exact_at(&mut two, 2 * quarter).unwrap();
+            file.write_all_at(&two, quarter).unwrap();
+            file.write_all_at(&one, 2 * quarter).unwrap();
+        }
+        _ => {
+            let aside = path.with_extension("swap");
+            std::fs::rename(path, &aside).unwrap();
+            std::fs::rename(other, path).unwrap();
+            std::fs::rename(aside, other).unwrap();
+        }
+    }
+}
+
+fn relink(path: &Path, damage: Damage) {
+    let mut target = std::fs::read_link(path).unwrap().into_os_string().into_string().unwrap();
+    match damage {
+        Damage::Truncated => target.truncate(target.len() - 1),
+        Damage::Extended => target.push_str("garbage"),
+        _ => {
+            let last = target.pop().unwrap();
+            target.push(char::from(last as u8 ^ 4));
+        }
+    }
+    std::fs::remove_file(path).unwrap();
+    symlink(target, path).unwrap();
+}
+
+/// Kind, version and path of what `verify` finds.
+fn damaged(fixture: &Fixture) -> (i32, BTreeSet<String>) {
+    let ran = Ran::of(&fixture.command().args(["--json", "verify"]).output().unwrap());
+    let Ok(document) = serde_json::from_str::<Value>(&ran.stdout) else { return (ran.code, BTreeSet::new()) };
+    let found = document["problems"].as_array().into_iter().flatten().filter(|problem| problem["damage"] == true);
+    let text = |problem: &Value, field: &str| problem[field].as_str().unwrap_or("-").to_owned();
+    (ran.code, found.map(|problem| format!("{} {}", text(problem, "version"), text(problem, "path"))).collect())
+}
+
+/// What `doctor` finds, but for what a copy lacks: links to programs, preallocated blocks.
+fn noticed(fixture: &Fixture, document: &Value) -> Vec<String> {
+    let bin = fixture.beside("bin").display().to_string();
+    let all = document["findings"].as_array().into_iter().flatten();
+    let others = all
+        .filter(|finding| finding["kind"] != "reserve")
+        .filter(|finding| !finding["path"].as_str().unwrap_or_default().starts_with(&bin));
+    others.map(|finding| finding["what"].to_string()).collect()
+}
+
+/// What the matrix expects `verify` to name; `None` where the damage is none that verifying is about.
+fn named(thing: Thing, damage: Damage) -> Option<&'static str> {
+    match (thing, damage) {
+        (Thing::Object, _) => Some("store/objects/"),
+        (Thing::TreeFile, _) => Some("v1.1.0 lib/common.so"),
+        // Nobody but the reader of a manifest or history cares for its mode.
+        (_, Damage::WrongMode) => None,
+        // A link to the very same bytes is still no file of the store.
+        (Thing::Manifest, _) => Some("v1.1.0 store/manifests/v1.1.0"),
+        // What a power cut leaves looks the same: it is cut and noted.
+        (Thing::HistoryLine, Damage::Truncated | Damage::Extended) => None,
+        (Thing::HistoryLine, _) => Some("store/history"),
+        // Leads to another version: changed by hand, says `status`.
+        (Thing::RoleLink, Damage::Swapped) => None,
+        (Thing::RoleLink, Damage::MadeALink) => Some("versions/current"),
+        (Thing::RoleLink, _) => Some("versions/current"),
+        _ => None,
+    }
+}
+
+/// Whether these commands leave the store sound: `verify --repair`, `doctor --fix`.
+fn healed_by(thing: Thing, damage: Damage) -> (bool, bool) {
+    match (thing, damage) {
+        (Thing::Object | Thing::TreeFile | Thing::Manifest, Damage::WrongMode) => (true, thing == Thing::Manifest),
+        (Thing::Object | Thing::TreeFile | Thing::Manifest, _) => (true, false),
+        (Thing::HistoryLine, Damage::WrongMode | Damage::Truncated | Damage::Extended) => (true, true),
+        (Thing::HistoryLine, _) => (false, true),
+        // What is no link is somebody's.
+        (Thing::RoleLink, Damage::MadeADirectory) => (false, false),
+        (Thing::RoleLink, _) => (true, true),
+        (Thing::Format, Damage::WrongMode) => (true, true),
+        (Thing::Format, _) => (false, true),
+        (Thing::IndexPage | Thing::Wal | Thing::ServiceLink, _) => (true, true),
+    }
+}
+
+/// What may have become of a cell.
+#[derive(Debug, Default)]
+struct Tally {
+    cells: usize,
+    not_applicable: usize,
+    verified: usize,
+    noticed: usize,
+    repaired: usize,
+    fixed: usize,
+}
+
+fn cell(prepared: &Prepared, thing: Thing, how: Damage, command: usize, tally: &Mutex<Tally>) -> Result<(), String> {
+    let fixture = copy(prepared);
+    if !damage(&fixture, thing, how) {
+        tally.lock().unwrap().not_applicable += 1;
+        return Ok(());
+    }
+    let before = damaged(&fixture);
+    let ran = run(&fixture, command);
+    let name = COMMANDS[command][0];
+    let call = COMMANDS[command].join(" ");
+    let fail = |what: &str| Err(format!("{thing:?} {how:?} `{call}`: {what}\n{ran:?}\nbefore: {before:?}"));
+    if !matches!(ran.code, 0..=9) || ran.stderr.contains("panicked") {
+        return fail("it did not end as documented");
+    }
+    if name != "cat" && serde_json::from_str::<Value>(&ran.stdout).is_err() {
+        return fail("its answer is no document");
+    }
+    // Found and named.
+    if name == "verify"
+        && command == 13
+        && let Some(expected) = named(thing, how)
+    {
+        if ran.code != 5 || !before.1.iter().any(|found| found.contains(expected)) {
+            return fail("it does not name the damage");
+        }
+        tally.lock().unwrap().verified += 1;
+    }
+    if call.starts_with("doctor --bin-dir") && !matches!(thing, Thing::IndexPage | Thing::Wal) {
+        let document: Value = serde_json::from_str(&ran.stdout).unwrap();
+        let noticed = !noticed(&fixture, &document).is_empty();
+        let harmless =
+            matches!(thing, Thing::Manifest | Thing::HistoryLine | Thing::Format) && how == Damage::WrongMode;
+        // A bit in the middle with the old time shows to those who read every byte only.
+        let unseen = matches!(thing, Thing::Object | Thing::TreeFile) && how == Damage::BitFlipped;
+        if !noticed && !harmless && !unseen {
+            return fail("doctor notices nothing");
+        }
+        tally.lock().unwrap().noticed += usize::from(noticed);
+    }
+    if matches!(thing, Thing::IndexPage | Thing::Wal)
+        && let Some(answer) = prepared.answers.get(&command)
+        && *answer != ran.stdout
+    {
+        return fail("the answer depends on the index");
+    }
+    // Healed where there is a good copy.
+    let (by_repair, by_doctor) = healed_by(thing, how);
+    let after = damaged(&fixture);
+    if (command == 14 && by_repair) || (command == 26 && by_doctor) {
+        if after.0 != 0 {
+            return fail(&format!("it is not healed: {after:?}"));
+        }
+        let mut tally = tally.lock().unwrap();
+        *if command == 14 { &mut tally.repaired } else { &mut tally.fixed } += 1;
+    }
+    let ours = !matches!(how, Damage::MadeALink | Damage::MadeADirectory);
+    if command == 26 && thing == Thing::ServiceLink && ours {
+        let target = fixture.link("services/device-api");
+        if target != "../versions/current/services/device-api" {
+            return fail(&format!("the link is not mended: {target}"));
+        }
+    }
+    if matches!(command, 24 | 26) && matches!(thing, Thing::IndexPage | Thing::Wal) {
+        let left = noticed(&fixture, &run(&fixture, 25).json());
+        if !left.is_empty() {
+            return fail(&format!("the index is not what it is made from: {left:?}"));
+        }
+    }
+    // Never made worse.
+    let worse: Vec<&String> = after.1.difference(&before.1).collect();
+    // An import takes a published object for what it is by one look: a bit that rotted on the medium spreads to the new
+    // version, until `verify --repair` mends both.
+    let spreads = name == "import" && (thing, how) == (Thing::Object, Damage::BitFlipped);
+    if spreads {
+        fixture.run(&["verify", "--repair"]).ok();
+    }
+    let opened = before.0 == 0 || before.0 == 5 && !before.1.is_empty();
+    if opened && !spreads && !worse.is_empty() {
+        return fail(&format!("it is worse than before: {worse:?}"));
+    }
+    let top = fixture.path("versions/v1.2.0");
+    if top.exists() {
+        if tree::describe(&top, false) != prepared.untouched && thing != Thing::Object {
+            return fail("a version that nothing was done to has changed");
+        }
+    } else if !matches!(name, "gc" | "remove") {
+        return fail("a version that nothing was done to is gone");
+    }
+    tally.lock().unwrap().cells += 1;
+    Ok(())
+}
+
+#[allow(clippy::print_stderr, reason = "a seed that is not told cannot be repeated")]
+fn every_damage_to_everything_under_every_command() -> Outcome {
+    needs_root()?;
+    let prepared = prepare();
+    let sound = copy(&prepared);
+    assert_eq!(damaged(&sound), (0, BTreeSet::new()));
+    assert_eq!(noticed(&sound, &run(&sound, 25).json()), Vec::<String>::new());
+    let mut cells = Vec::new();
+    for thing in THINGS {
+        for damage in DAMAGES {
+            for command in 0..COMMANDS.len() {
+                cells.push((thing, damage, command));
+            }
+        }
+    }
+    if std::env::var_os("TOPE_DAMAGE").is_none_or(|value| value != "all") {
+        let seed = std::env::var("TOPE_DAMAGE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |time| time.as_secs())
+        });
+        eprintln!("a sample of {SAMPLE} of {} cells: TOPE_DAMAGE_SEED={seed}; all: TOPE_DAMAGE=all", cells.len());
+        let mut state = seed;
+        for at in (1..cells.len()).rev() {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            cells.swap(at, (state >> 33) as usize % (at + 1));
+        }
+        cells.truncate(SAMPLE);
+    }
+    let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let tallies: BTreeMap<Thing, Mutex<Tally>> = THINGS.into_iter().map(|thing| (thing, Mutex::default())).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some((thing, damage, command)) = cells.get(next.fetch_add(1, Relaxed)).copied() {
+                    if let Err(failure) = cell(&prepared, thing, damage, command, &tallies[&thing]) {
+                        failures.lock().unwrap().push(failure);
+                    }
+                }
+            });
+        }
+    });
+    for (thing, tally) in &tallies {
+        eprintln!("{thing:?}: {:?}", tally.lock().unwrap());
+    }
+    let failures = failures.into_inner().unwrap();
+    assert!(failures.is_empty(), "{} cells failed:\n{}", failures.len(), failures.join("\n\n"));
+    Ok(())
+}

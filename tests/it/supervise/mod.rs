@@ -1,0 +1,188 @@
+//! Supervised switches, with plain commands as service manager: no systemd is needed.
+//!
+//! Services are real processes, kept by a small script as an init system would. A release says by its program how it
+//! behaves.
+
+mod boot;
+mod outcomes;
+mod overtaken;
+
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{Fixture, Ran, tree};
+
+pub fn tests() -> Vec<libtest_mimic::Trial> {
+    [boot::tests(), outcomes::tests(), overtaken::tests()].into_iter().flatten().collect()
+}
+
+/// Starts and stops programs of the current version. A child of nobody may stay a zombie for long, and does not run.
+const CONTROL: &str = r#"#!/bin/sh
+cd "$(dirname "$0")" || exit 1
+runs() { [ -s "$1.pid" ] && grep -q '^State:.[^Z]' "/proc/$(cat "$1.pid")/status" 2>/dev/null; }
+stop() { if runs "$1"; then kill "$(cat "$1.pid")"; fi; rm -f "$1.pid"; }
+echo "$1 $2 $(readlink ../root/versions/current)" >>calls
+case $1 in
+    start | restart)
+        [ "$1" = start ] && runs "$2" && exit 0
+        stop "$2"
+        grep -q refuses "../root/versions/current/bin/$2" && { echo "not today"; exit 6; }
+        "../root/versions/current/bin/$2" </dev/null >/dev/null 2>&1 &
+        echo $! >"$2.pid" ;;
+    stop) stop "$2" ;;
+    status) runs "$2" ;;
+esac
+"#;
+
+/// A program that runs on.
+const STEADY: &str = "exec sleep 1000";
+/// One that ends at once.
+const DEAD: &str = "exit 3";
+/// One that the manager does not get started.
+const REFUSES: &str = "# refuses";
+
+/// A store with two services, `api` and `web`.
+struct Site {
+    fixture: Fixture,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With more in the table of `api`.
+    fn with(api: &str) -> Self {
+        let fixture = Fixture::new();
+        tree::program(fixture.beside("rc/control"), CONTROL);
+        let control = fixture.beside("rc/control").display().to_string();
+        let verbs = ["start", "stop", "restart", "status"];
+        let templates = verbs.map(|verb| format!("{verb} = [\"{control}\", \"{verb}\", \"{{unit}}\"]\n")).concat();
+        let told = fixture.beside("told").display().to_string();
+        let config = format!(
+            "[notify]\ncommand = [\"sh\", \"-c\", 'cat >>\"$0\"', \"{told}\"]\n\
+             [supervisor]\nkind = \"command\"\n{templates}\
+             [[service]]\nunit = \"api\"\nsettle = \"300ms\"\ntimeout = \"60s\"\n{api}\n\
+             [[service]]\nunit = \"web\"\nsettle = \"300ms\"\ntimeout = \"60s\"\n"
+        );
+        std::fs::write(fixture.config(), config).unwrap();
+        Self { fixture }
+    }
+
+    /// Imports a release whose `api` does this, and whose `web` is the same in all.
+    fn release(&self, version: &str, api: &str) {
+        let source = self.fixture.beside(format!("source-{version}"));
+        tree::program(source.join("bin/api"), format!("#!/bin/sh\n# {version}\n{api}\n"));
+        tree::program(source.join("bin/web"), format!("#!/bin/sh\n{STEADY}\n"));
+        self.fixture.import(&format!("source-{version}"), version);
+    }
+
+    /// The factory version holds, and runs with both services.
+    fn begun(self) -> Self {
+        self.release("1.0.0", STEADY);
+        self.fixture.run(&["factory", "set", "1.0.0"]).ok();
+        self.fixture.run(&["activate", "1.0.0", "--restart=all"]).ok();
+        self
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        self.fixture.run(arguments)
+    }
+
+    #[track_caller]
+    fn json(&self, arguments: &[&str], code: i32) -> Value {
+        let ran = self.fixture.run(&[&["--json"], arguments].concat()).expect(code);
+        let document = ran.json();
+        crate::documents::assert_documented(arguments[0], &document);
+        document
+    }
+
+    fn status(&self) -> Value {
+        let ran = self.fixture.run(&["--json", "status", "--verify", "none"]);
+        crate::documents::assert_documented("status", &ran.json());
+        ran.json()
+    }
+
+    fn current(&self) -> String {
+        self.fixture.link("versions/current")
+    }
+
+    /// The process of a service, if it runs.
+    fn process(&self, unit: &str) -> Option<u32> {
+        let ran = std::process::Command::new(self.fixture.beside("rc/control")).args(["status", unit]).status();
+        let pid = std::fs::read_to_string(self.fixture.beside(format!("rc/{unit}.pid"))).ok()?;
+        ran.expect("a shell").success().then(|| pid.trim().parse().expect("a number"))
+    }
+
+    /// The version whose program a service executes.
+    fn version_of(&self, unit: &str) -> Option<String> {
+        let pid = self.process(unit)?;
+        // `exec` replaced the script; what it was started as is in the order.
+        let calls = std::fs::read_to_string(self.fixture.beside("rc/calls")).ok()?;
+        let last = calls.lines().rev().find(|line| {
+            line.starts_with(&format!("restart {unit} ")) || line.starts_with(&format!("start {unit} "))
+        })?;
+        assert!(Path::new(&format!("/proc/{pid}")).exists());
+        last.rsplit(' ').next().map(str::to_owned)
+    }
+
+    /// What `[notify]` was told, event by event.
+    fn told(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.fixture.beside("told")).unwrap_or_default();
+        let told: Vec<Value> =
+            serde_json::Deserializer::from_str(&text).into_iter().map(|item| item.expect("a document")).collect();
+        for notice in &told {
+            crate::documents::assert_notice(notice);
+        }
+        told
+    }
+
+    /// What is held of a version.
+    fn state(&self, version: &str) -> String {
+        let actions = ["--action", "good", "--action", "bad", "--action", "confirm"];
+        let judged = self.fixture.json(&[&["history", "--version", version], &actions[..]].concat());
+        // The newest comes first.
+        judged["events"][0]["action"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Stops the services.
+    fn stop(&self) {
+        for unit in ["api", "web"] {
+            let _ = std::process::Command::new(self.fixture.beside("rc/control")).args(["stop", unit]).status();
+        }
+    }
+
+    /// Starts a switch that goes on until its watch is over, and waits until the version is current and on trial.
+    fn start(&self, arguments: &[&str], version: &str) -> Child {
+        let mut command = self.fixture.command();
+        command.arg("--json").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().expect("the binary runs");
+        wait_until("the version is current and on trial", || {
+            let status = self.status();
+            status["trial"]["current"] == version && status["current"]["version"] == version
+        });
+        child
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn ended(child: Child) -> Ran {
+    Ran::of(&child.wait_with_output().expect("the binary ends"))
+}
+
+#[track_caller]
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < until, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
