@@ -46,7 +46,11 @@ const PAIRS: &[Pair] = &[
     pair("import-gc", IMPORT, &["gc", "--keep-last", "1"]),
     pair("gc-import", &["gc", "--keep-last", "1"], IMPORT),
     Pair { other_codes: &[3], ..pair("gc-activate", &["gc", "--keep-last", "1"], &["activate", "1.0.1"]) },
-    Pair { other_codes: &[3, 4], ..pair("remove-activate", &["remove", "1.0.1"], &["activate", "1.0.1"]) },
+    Pair {
+        first_codes: &[4],
+        other_codes: &[3, 4],
+        ..pair("remove-activate", &["remove", "1.0.1"], &["activate", "1.0.1"])
+    },
     Pair { first_codes: &[4], ..pair("activate-remove", &["activate", "1.0.1"], &["remove", "1.0.2"]) },
     pair("activate-rollback", &["activate", "1.3.0"], &["rollback"]),
     pair("import-rollback", IMPORT, &["rollback"]),
@@ -57,7 +61,10 @@ const PAIRS: &[Pair] = &[
     pair("rebuild-import", &["rebuild-index"], IMPORT),
     pair("import-rebuild", IMPORT, &["rebuild-index"]),
     pair("note-note", &["note", "1.0.1", "one"], &["note", "1.0.2", "two"]),
-    pair("factory-gc", &["factory", "set", "1.0.1", "--replace"], &["gc", "--keep-last", "1"]),
+    Pair {
+        first_codes: &[3],
+        ..pair("factory-gc", &["factory", "set", "1.0.1", "--replace"], &["gc", "--keep-last", "1"])
+    },
 ];
 
 pub fn tests() -> Vec<Trial> {
