@@ -53,6 +53,20 @@ impl Trashed {
     }
 }
 
+impl Store {
+    /// Whether a removal has moved the version's tree out and not yet ended: the tree is in trash, or the manifest is
+    /// gone by now.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses to look.
+    pub fn is_being_removed(&self, version: &VersionName) -> Result<bool> {
+        let trashed = self.trash_dir()?.items()?.into_iter().filter_map(|item| Trashed::parse(item.name.as_bytes()));
+        let moved = trashed.into_iter().any(|trashed| !trashed.displaced && trashed.version == *version);
+        Ok(moved || matches!(self.manifests()?.read(version), Err(Error::NotFound { .. })))
+    }
+}
+
 /// How taking out a version ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
