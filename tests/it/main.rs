@@ -52,6 +52,7 @@ fn main() -> std::process::ExitCode {
     let mut arguments = Arguments::from_args();
     // Loop mounts and many processes: more at once than processors only makes each slower.
     arguments.test_threads = arguments.test_threads.or(std::thread::available_parallelism().ok().map(usize::from));
+    support::watchdog::start();
     let tests = [
         activate::tests(),
         adopt::tests(),

@@ -12,9 +12,9 @@ mod sample;
 mod scene;
 mod trace;
 
-use libtest_mimic::{Completion, Failed, Trial};
+use libtest_mimic::Trial;
 
-use crate::support::{Outcome, Skipped};
+use crate::support::Outcome;
 
 pub fn tests() -> Vec<Trial> {
     [
@@ -33,10 +33,5 @@ pub fn tests() -> Vec<Trial> {
 
 /// A test that is made of a table's row.
 fn trial(name: &str, run: impl Fn() -> Outcome + Send + 'static) -> Trial {
-    Trial::ignorable_test(format!("crash::{name}"), move || -> Result<Completion, Failed> {
-        match run() {
-            Ok(()) => Ok(Completion::Completed),
-            Err(Skipped(reason)) => Ok(Completion::ignored_with(reason)),
-        }
-    })
+    crate::support::trial("crash", name, run)
 }

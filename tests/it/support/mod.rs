@@ -6,6 +6,7 @@ pub mod container;
 pub mod image;
 pub mod readme;
 pub mod tree;
+pub mod watchdog;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -21,9 +22,10 @@ pub struct Skipped(pub String);
 pub type Outcome = Result<(), Skipped>;
 
 /// Makes a trial of a test function.
-pub fn trial(module: &str, name: &str, run: fn() -> Outcome) -> Trial {
-    let module = module.trim_start_matches("it::");
-    Trial::ignorable_test(format!("{module}::{name}"), move || -> Result<Completion, Failed> {
+pub fn trial(module: &str, name: &str, run: impl Fn() -> Outcome + Send + 'static) -> Trial {
+    let name = format!("{}::{name}", module.trim_start_matches("it::"));
+    Trial::ignorable_test(name.clone(), move || -> Result<Completion, Failed> {
+        let _watched = watchdog::Watched::new(&name);
         match run() {
             Ok(()) => Ok(Completion::Completed),
             Err(Skipped(reason)) => Ok(Completion::ignored_with(reason)),
