@@ -1,5 +1,7 @@
 //! Ends the run where a test hangs, and says which: a run that only stops at somebody's limit tells nothing.
 
+#![allow(clippy::print_stderr, reason = "it is what a hanging run leaves")]
+
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
