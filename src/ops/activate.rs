@@ -152,6 +152,9 @@ impl<'a> Activation<'a> {
                 Ok(())
             }
             Health::Unknown(error) => Err(error),
+            Health::Damaged(_) if self.store.is_being_removed(&self.target)? => {
+                Err(Error::NotFound { what: "version", name: self.target.to_string() })
+            }
             Health::Damaged(checked) => Err(Error::refused_with(
                 Refusal::Unhealthy,
                 format!("{} fails its check: {}", self.target, switching::summary(&checked)),

@@ -61,6 +61,9 @@ impl Store {
     ///
     /// The system refuses to look.
     pub fn is_being_removed(&self, version: &VersionName) -> Result<bool> {
+        if self.has_tree(version)? {
+            return Ok(false);
+        }
         let trashed = self.trash_dir()?.items()?.into_iter().filter_map(|item| Trashed::parse(item.name.as_bytes()));
         let moved = trashed.into_iter().any(|trashed| !trashed.displaced && trashed.version == *version);
         Ok(moved || matches!(self.manifests()?.read(version), Err(Error::NotFound { .. })))

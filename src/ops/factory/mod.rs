@@ -128,6 +128,9 @@ pub fn set(store: &Store, selector: &Selector, options: &Options, observer: &dyn
     }
     let checked = check_version(&store, &manifest, Depth::Full, expect(&survey, &version), observer)?;
     if !checked.is_sound() {
+        if store.is_being_removed(&version)? {
+            return Err(Error::NotFound { what: "version", name: version.to_string() });
+        }
         return Err(Error::refused_with(
             Refusal::Unhealthy,
             format!("{version} fails its check: {}", summary(&checked)),
