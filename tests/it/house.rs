@@ -11,6 +11,7 @@ tests![
     scripts_are_short_strict_and_portable,
     scripts_are_shellcheck_clean,
     ci_runs_the_test_command_of_the_readme,
+    the_fuzz_build_is_locked_to_what_the_product_needs,
     the_example_configuration_is_read_with_and_without_its_commented_keys,
     the_units_are_understood_by_systemd_and_leave_little_exposed,
     the_demo_runs_twice_without_a_network,
@@ -124,6 +125,23 @@ fn ci_runs_the_test_command_of_the_readme() -> Outcome {
     let run = read(".ci/run");
     let runs = |line: &str| line.trim().split(" 2>&1").next() == Some(command.trim());
     assert!(run.lines().any(runs), ".ci/run does not run {command}");
+    Ok(())
+}
+
+fn the_fuzz_build_is_locked_to_what_the_product_needs() -> Outcome {
+    let table = |path: &str| read(path).parse::<toml::Table>().expect("TOML");
+    let manifest = table("Cargo.toml");
+    let needed = manifest["dependencies"].as_table().expect("a table").iter();
+    let needed = needed.filter(|(_, how)| how.get("optional").and_then(toml::Value::as_bool) != Some(true));
+    let needed: Vec<&str> = needed.map(|(name, _)| name.as_str()).collect();
+
+    let lock = table("tests/fuzz/Cargo.lock");
+    let packages = lock["package"].as_array().expect("an array");
+    let product = packages.iter().find(|package| package["name"].as_str() == Some("tope-store")).expect("the product");
+    let locked = product["dependencies"].as_array().expect("an array").iter().filter_map(toml::Value::as_str);
+    // A version follows where a name is locked twice.
+    let locked: Vec<&str> = locked.map(|entry| entry.split(' ').next().unwrap_or(entry)).collect();
+    assert_eq!(locked, needed, "cargo update --workspace --manifest-path tests/fuzz/Cargo.toml mends it");
     Ok(())
 }
 
