@@ -48,9 +48,11 @@ impl Commands {
 
     fn run_all(&self, verb: &str, template: &[String], units: &[String], patience: Patience<'_>) -> Result<()> {
         let begun = Instant::now();
+        // The commands are the order: one that were broken off would leave a unit stopped, and the others as they were.
+        let keep_on = if verb == "stop" { patience.keep_on } else { &|| true };
         for unit in units {
             let limit = patience.limit.saturating_sub(begun.elapsed());
-            let ran = Self::run(template, unit, Patience { limit, ..patience })?;
+            let ran = Self::run(template, unit, Patience { limit, keep_on })?;
             let failure = match ran.succeeded() {
                 true => String::new(),
                 // One that would not stop is found running; most fail at stopping what does not run.

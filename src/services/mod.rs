@@ -95,7 +95,8 @@ pub struct Description {
 pub struct Patience<'a> {
     /// How long it may take.
     pub limit: Duration,
-    /// Asked now and then; once it says no, waiting ends. What was ordered is not taken back.
+    /// Asked now and then; once it says no, waiting ends. An order to start is given in full all the same, and nothing
+    /// that was ordered is taken back.
     pub keep_on: &'a dyn Fn() -> bool,
 }
 

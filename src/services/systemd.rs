@@ -59,13 +59,14 @@ impl Systemd {
         Ok(found)
     }
 
-    /// Gives an order that is to be carried out without us.
+    /// Gives an order that is to be carried out without us. It is given in full: `systemctl` that were broken off might
+    /// have told of some units only.
     fn order(&self, verb: &str, units: &[String], patience: Patience<'_>) -> Result<()> {
         if units.is_empty() {
             return Ok(());
         }
         let limit = patience.limit.min(ANSWER_LIMIT);
-        let ran = self.systemctl(&["--no-block", verb], units, Patience { limit, ..patience })?;
+        let ran = self.systemctl(&["--no-block", verb], units, Patience::of(limit))?;
         if ran.succeeded() { Ok(()) } else { Err(problem(&[verb], &ran)) }
     }
 
@@ -80,9 +81,17 @@ impl Systemd {
         Ok(sorted(units, |unit, other| after[unit].contains(&units[other].as_str())))
     }
 
-    fn forget_failures(&self, units: &[String], patience: Patience<'_>) {
+    /// The same, with their failures forgotten; both are asked at once, since starting `systemctl` is what takes time.
+    fn prepared(&self, units: &[String]) -> Result<Vec<String>> {
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.forget_failures(units));
+            self.ordered(units)
+        })
+    }
+
+    fn forget_failures(&self, units: &[String]) {
         // It fails for units that are not loaded, which have no failures either.
-        let _ = self.systemctl(&["reset-failed"], units, Patience { limit: ANSWER_LIMIT, ..patience });
+        let _ = self.systemctl(&["reset-failed"], units, Patience::of(ANSWER_LIMIT));
     }
 }
 
@@ -101,8 +110,7 @@ impl ServiceManager for Systemd {
     }
 
     fn start(&self, units: &[String], patience: Patience<'_>) -> Result<()> {
-        let units = self.ordered(units)?;
-        self.forget_failures(&units, patience);
+        let units = self.prepared(units)?;
         self.order("start", &units, patience)
     }
 
@@ -122,8 +130,7 @@ impl ServiceManager for Systemd {
     }
 
     fn restart(&self, units: &[String], patience: Patience<'_>) -> Result<()> {
-        let units = self.ordered(units)?;
-        self.forget_failures(&units, patience);
+        let units = self.prepared(units)?;
         self.order("restart", &units, patience)
     }
 

@@ -21,7 +21,7 @@ use super::switching::{self, BadVersions, Health, Verify, Warnings, health};
 use crate::error::{Error, Refusal, Result, chain};
 use crate::model::event::Evidence;
 use crate::model::{Action, Digest, Event, Role, Selector, VersionName};
-use crate::observe::Observer;
+use crate::observe::{Observer, Silent};
 use crate::refs::LockedRefs;
 use crate::store::Store;
 use crate::store::survey::Survey;
@@ -136,6 +136,23 @@ pub(super) fn go_back(
         }
     };
     Ok(Report { warnings: warnings.finish(), ..report })
+}
+
+/// Where the same leads unless that turns out to be damaged; `None` if it is current already. Nothing is changed.
+///
+/// # Errors
+///
+/// There is nothing to go back to, or all of it is bad; or this user may not switch.
+pub(super) fn first_candidate(store: &Store, options: &Options) -> Result<Option<VersionName>> {
+    store.check_user()?;
+    let survey = store.survey_with(store.refs()?.read()?)?;
+    // What is to be warned of is said by the attempt itself.
+    let warnings = Warnings::new(&Silent);
+    let attempt = Attempt { store, options, supervised: None, warnings: &warnings, survey, start: Instant::now() };
+    Ok(match attempt.candidates()? {
+        Candidates::Here(_) => None,
+        Candidates::Some(candidates) => candidates.into_iter().next().map(|candidate| candidate.version),
+    })
 }
 
 /// A way back.

@@ -7,7 +7,8 @@
 use std::time::Instant;
 
 use super::ledger::degraded;
-use super::levels::{Levels, Order, step_back};
+use super::levels::{Levels, step_back};
+use super::units::{Order, Units};
 use super::{Report, Supervision, known, new_trial};
 use crate::config::Service;
 use crate::error::{Result, chain};
@@ -230,15 +231,16 @@ fn judge(
             return drop_trial(store, &refs.lock(store.settings().lock_timeout)?, "it is not what is current");
         }
     }
-    let services = known(store, supervision)?;
+    let (services, _) = known(store, supervision)?;
     let started = to_be_up(&trial, &services, supervision);
     (supervision.say)(&format!("watching {}", trial.current));
     // In another boot everything was started anew; in the same one nobody knows what was restarted already.
     let same_boot = trial.watcher.boot == store.clock().now().boot_id && !trial.watcher.boot.is_empty();
     let order = if same_boot { Order::Restart } else { Order::Start };
     let before = (trial.from.clone(), trial.version.clone(), trial.digest);
-    let mut levels = Levels::new(store, supervision, services, trial, observer, warnings);
+    let units = Units { supervision, services, observer, warnings };
+    let mut levels = Levels::new(store, units, trial);
     levels.take_over()?;
-    let ended = levels.run(order, started)?;
+    let ended = levels.run(order, started, None)?;
     Ok(Checked::Judged(Box::new(ended.report(store, before, start))))
 }

@@ -1,10 +1,11 @@
 //! From one level to the next: restart, watch, conclude or step back.
 
 use std::cell::RefCell;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::ledger::{bad_mark, conclude, degraded, least_bad};
-use super::{Attempt, Outcome, Report, Supervision};
+use super::units::{Order, Units};
+use super::{Attempt, Outcome, Report};
 use crate::config::Service;
 use crate::error::{Error, Refusal, Result, chain};
 use crate::model::event::Evidence;
@@ -16,26 +17,15 @@ use crate::ops::rollback::{self as back, Left, Supervised, go_back};
 use crate::ops::switching::{BadVersions, Verify, Warnings};
 use crate::refs::LockedRefs;
 use crate::services::affected::Affected;
-use crate::services::{Activity, Judgement, Patience, watch};
+use crate::services::{Activity, Judgement, UnitState, watch};
 use crate::store::Store;
-
-/// How units are brought up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
-    /// Those that run are stopped before.
-    Restart,
-    /// Those that run stay as they are.
-    Start,
-}
+use crate::store::trial::Found;
 
 /// A supervised switch under way.
 pub(super) struct Levels<'a> {
     store: &'a Store,
-    supervision: &'a Supervision<'a>,
-    services: Vec<Service>,
+    units: Units<'a>,
     trial: Trial,
-    observer: &'a dyn Observer,
-    warnings: &'a Warnings<'a>,
     attempts: Vec<Attempt>,
 }
 
@@ -77,23 +67,20 @@ impl Ended {
 }
 
 impl<'a> Levels<'a> {
-    pub(super) fn new(
-        store: &'a Store,
-        supervision: &'a Supervision<'a>,
-        services: Vec<Service>,
-        trial: Trial,
-        observer: &'a dyn Observer,
-        warnings: &'a Warnings<'a>,
-    ) -> Self {
-        Self { store, supervision, services, trial, observer, warnings, attempts: Vec::new() }
+    pub(super) fn new(store: &'a Store, units: Units<'a>, trial: Trial) -> Self {
+        Self { store, units, trial, attempts: Vec::new() }
     }
 
     pub(super) fn trial(&self) -> &Trial {
         &self.trial
     }
 
+    pub(super) fn units(&self) -> &Units<'a> {
+        &self.units
+    }
+
     fn say(&self, sentence: &str) {
-        (self.supervision.say)(sentence);
+        (self.units.supervision.say)(sentence);
     }
 
     /// Writes the trial, before anything else happens.
@@ -112,7 +99,7 @@ impl<'a> Levels<'a> {
         let refs = self.store.refs()?;
         let locked = refs.lock(self.store.settings().lock_timeout)?;
         if let Err(error) = self.store.write_trial(&locked, &self.trial) {
-            self.warnings.warn(&format!("the trial cannot be written: {}", chain(&error)));
+            self.units.warnings.warn(&format!("the trial cannot be written: {}", chain(&error)));
             self.trial.id.clear();
         }
         Ok(())
@@ -126,29 +113,9 @@ impl<'a> Levels<'a> {
         }
     }
 
-    /// Stops those of these units that must not see a switch; gives them.
-    pub(super) fn stop_first(&self, restarted: &[Affected]) -> Vec<String> {
-        let first = self.services.iter().filter(|service| service.stop_first);
-        let first = first.filter(|service| restarted.iter().any(|one| one.unit == service.unit));
-        let units: Vec<String> = first.map(|service| service.unit.clone()).collect();
-        if !units.is_empty() {
-            self.say(&format!("stopping {}", units.join(", ")));
-            let goes_on = || !self.observer.interrupted();
-            let patience = Patience { limit: self.longest(), keep_on: &goes_on };
-            if let Err(error) = self.supervision.manager.stop(&units, patience) {
-                self.warnings.warn(&format!("{} could not be stopped before: {}", units.join(", "), chain(&error)));
-            }
-        }
-        units
-    }
-
     /// Takes back what was prepared for a switch that was not made.
     pub(super) fn give_up(&self, stopped: &[String]) {
-        if !stopped.is_empty()
-            && let Err(error) = self.supervision.manager.start(stopped, Patience::of(self.longest()))
-        {
-            self.warnings.warn(&format!("{} could not be started again: {}", stopped.join(", "), chain(&error)));
-        }
+        self.start_again(stopped);
         let ended = (|| {
             let refs = self.store.refs()?;
             let locked = refs.lock(self.store.settings().lock_timeout)?;
@@ -158,23 +125,33 @@ impl<'a> Levels<'a> {
             }
         })();
         if let Err(error) = ended {
-            self.warnings.warn(&format!("the open trial cannot be ended: {}", chain(&error)));
+            self.units.warnings.warn(&format!("the open trial cannot be ended: {}", chain(&error)));
         }
     }
 
-    fn longest(&self) -> Duration {
-        self.services.iter().map(|service| service.timeout).max().unwrap_or_default().max(Duration::from_secs(1))
+    /// Starts what was stopped for a switch that is not made, but for what somebody else's trial starts.
+    fn start_again(&self, stopped: &[String]) {
+        let other = self.store.trial().ok().and_then(Found::open).filter(|trial| trial.id != self.trial.id);
+        let taken = other.filter(|trial| self.store.is_watched(trial)).map(|trial| trial.units).unwrap_or_default();
+        let left: Vec<String> = stopped.iter().filter(|unit| !taken.contains(unit)).cloned().collect();
+        self.units.bring_back(Order::Start, &left);
     }
 
-    /// Goes through the levels until one holds or none is left.
+    /// Goes through the levels until one holds or none is left. How services ran right before, if that was looked at,
+    /// need not be asked again.
     ///
     /// # Errors
     ///
     /// [`Refusal::Superseded`]; [`Error::Interrupted`].
-    pub(super) fn run(&mut self, order: Order, restarted: Vec<Affected>) -> Result<Ended> {
-        let (mut order, mut restarted) = (order, restarted);
+    pub(super) fn run(
+        &mut self,
+        order: Order,
+        restarted: Vec<Affected>,
+        before: Option<Vec<UnitState>>,
+    ) -> Result<Ended> {
+        let (mut order, mut restarted, mut before) = (order, restarted, before);
         loop {
-            let attempt = self.attempt(order, restarted)?;
+            let attempt = self.attempt(order, restarted, before.take())?;
             let failure = attempt.failure().cloned();
             let standing_units = attempt.verdicts.iter().filter(|verdict| verdict.failure().is_none()).count();
             self.attempts.push(attempt);
@@ -185,10 +162,17 @@ impl<'a> Levels<'a> {
             if let Some(check) = self.trial.same_check_twice() {
                 self.say(&outside(check));
             }
-            let units: Vec<Affected> = self.used_units();
-            self.stop_first(&units);
-            let Some(to) = step_back(self.store, &mut self.trial, self.observer, self.warnings)? else {
-                return self.degrade();
+            let stopped = self.units.stop_first(&self.used_units());
+            let stepped = self.still_ours();
+            let stepped =
+                stepped.and_then(|()| step_back(self.store, &mut self.trial, self.units.observer, self.units.warnings));
+            let to = match stepped {
+                Ok(Some(to)) => to,
+                Ok(None) => return self.degrade(&stopped),
+                Err(error) => {
+                    self.start_again(&stopped);
+                    return Err(error);
+                }
             };
             self.say(&format!("current is now {to} (level {})", self.trial.level));
             restarted = self.affected(&version, &to);
@@ -203,10 +187,14 @@ impl<'a> Levels<'a> {
 
     /// What a step back restarts: all that differs, all that was restarted before, and what ran before and does not now.
     fn affected(&mut self, from: &VersionName, to: &VersionName) -> Vec<Affected> {
-        let manager = self.supervision.manager;
-        let mut units = affected(self.store, manager, &self.services, Some(from), to).unwrap_or_else(|error| {
+        let manager = self.units.manager();
+        let mut units = affected(self.store, manager, &self.units.services, Some(from), to).unwrap_or_else(|error| {
             let reasons = vec![chain(&error)];
-            self.services.iter().map(|one| Affected { unit: one.unit.clone(), reasons: reasons.clone() }).collect()
+            self.units
+                .services
+                .iter()
+                .map(|one| Affected { unit: one.unit.clone(), reasons: reasons.clone() })
+                .collect()
         });
         units.retain(Affected::is_affected);
         let watched = self.attempts.iter().flat_map(|attempt| &attempt.verdicts).map(|verdict| verdict.unit.clone());
@@ -223,28 +211,24 @@ impl<'a> Levels<'a> {
         units
     }
 
-    fn attempt(&self, order: Order, restarted: Vec<Affected>) -> Result<Attempt> {
-        let manager = self.supervision.manager;
+    fn attempt(&self, order: Order, restarted: Vec<Affected>, before: Option<Vec<UnitState>>) -> Result<Attempt> {
+        let manager = self.units.manager();
         let is_restarted = |unit: &str| restarted.iter().any(|one| one.unit == unit);
         // What nobody touches must go on, if it went on before.
-        let others: Vec<String> = self.services.iter().map(|service| service.unit.clone()).collect();
-        let states = if others.is_empty() { Vec::new() } else { manager.states(&others).unwrap_or_default() };
+        let states = before.unwrap_or_else(|| match self.units.names() {
+            names if names.is_empty() => Vec::new(),
+            names => manager.states(&names).unwrap_or_default(),
+        });
         let runs = |unit: &str| states.iter().any(|state| state.unit == unit && state.activity == Activity::Active);
         let watched = |service: &&Service| is_restarted(&service.unit) || runs(&service.unit);
-        let watched: Vec<Service> = self.services.iter().filter(watched).cloned().collect();
+        let watched: Vec<Service> = self.units.services.iter().filter(watched).cloned().collect();
         let units: Vec<String> = restarted.iter().map(|one| one.unit.clone()).collect();
         for one in restarted.iter().filter(|_| order == Order::Restart) {
             self.say(&format!("restarting {}: {}", one.unit, one.reasons.join("; ")));
         }
         let keep_on = || self.goes_on();
         let begun = Instant::now();
-        let patience = Patience { limit: self.longest(), keep_on: &keep_on };
-        let ordered = match order {
-            _ if units.is_empty() => Ok(()),
-            Order::Restart => manager.restart(&units, patience),
-            Order::Start => manager.start(&units, patience),
-        };
-        let (verdicts, refused) = match ordered {
+        let (verdicts, refused) = match self.units.bring_up(order, &units, &keep_on) {
             Ok(()) => (watch(manager, &watched, begun, &keep_on), None),
             Err(error) => {
                 let evidence = Evidence { check: manager.name().into(), detail: chain(&error), ..Evidence::default() };
@@ -263,7 +247,7 @@ impl<'a> Levels<'a> {
     }
 
     fn goes_on(&self) -> bool {
-        !self.observer.interrupted() && self.is_ours()
+        !self.units.observer.interrupted() && self.is_ours()
     }
 
     fn is_ours(&self) -> bool {
@@ -282,7 +266,7 @@ impl<'a> Levels<'a> {
         if !self.is_ours() {
             return Err(superseded(current));
         }
-        if self.observer.interrupted() {
+        if self.units.observer.interrupted() {
             self.say(&format!(
                 "stopped watching: {current} stays current and on trial; accept it with: tope-store confirm {current}, \
                  leave it with: tope-store rollback --restart, or have it judged with: tope-store boot-check"
@@ -306,9 +290,9 @@ impl<'a> Levels<'a> {
         if was_checked && digest.is_some() && !standing.good && standing.bad.is_none() {
             events.push(Event { outcome: "done".into(), ..Event::about(Action::Good, &current, digest) });
         }
-        let marked_bad = bad_mark(self.store, &self.trial, digest, self.warnings)?;
+        let marked_bad = bad_mark(self.store, &self.trial, digest, self.units.warnings)?;
         events.extend(marked_bad.clone());
-        conclude(self.store, &locked, events, self.warnings);
+        conclude(self.store, &locked, events, self.units.warnings);
         let outcome = if self.trial.failures.is_empty() { Outcome::Done } else { Outcome::RolledBack };
         Ok(self.ended(outcome, marked_bad.and_then(|event| event.version)))
     }
@@ -324,44 +308,45 @@ impl<'a> Levels<'a> {
         }
     }
 
-    /// Nothing holds: goes to the least bad version and stays there.
-    fn degrade(&mut self) -> Result<Ended> {
+    /// Nothing holds: goes to the least bad version and stays there, with all that was `stopped` for that.
+    fn degrade(&mut self, stopped: &[String]) -> Result<Ended> {
         let best = least_bad(&self.trial);
-        if best != self.trial.current {
-            let left = self.trial.current.clone();
-            let level = self.level_of(&best);
-            let next = RefCell::new(self.trial.clone());
-            let guard = |locked: &LockedRefs<'_>, to: &VersionName, _: u8| {
-                let mut trial = next.borrow_mut();
-                expect_ours(self.store, locked, &trial)?;
-                (trial.current, trial.level) = (to.clone(), level);
-                write(self.store, locked, &mut trial, self.warnings);
-                Ok(())
-            };
-            let options = back::Options {
-                to: Some(Selector::Name(best.clone())),
-                verify: Verify::None,
-                bad: BadVersions::Accept,
-                left: Left::Unmarked,
-                reason: Some("no version holds; this one is the least bad".into()),
-            };
-            let supervised = Supervised { guard: &guard, excluded: &[] };
-            let switched = go_back(self.store, &options, Some(&supervised), self.observer)?;
-            switched.warnings.iter().for_each(|warning| self.warnings.warn(warning));
-            self.trial = next.into_inner();
-            self.say(&format!("no version holds; current is now {best}, the least bad one"));
-            let units: Vec<String> = self.affected(&left, &best).into_iter().map(|one| one.unit).collect();
-            if !units.is_empty()
-                && let Err(error) = self.supervision.manager.restart(&units, Patience::of(self.longest()))
-            {
-                self.warnings.warn(&format!("{} could not be restarted: {}", units.join(", "), chain(&error)));
-            }
-        }
+        let gone = if best == self.trial.current { Ok(()) } else { self.go_to_least_bad(best) };
+        self.start_again(stopped);
+        gone?;
         let refs = self.store.refs()?;
         let locked = refs.lock(self.store.settings().lock_timeout)?;
         expect_ours(self.store, &locked, &self.trial)?;
-        let marked_bad = degraded(self.store, &locked, &self.trial, self.warnings)?;
+        let marked_bad = degraded(self.store, &locked, &self.trial, self.units.warnings)?;
         Ok(self.ended(Outcome::Degraded, marked_bad))
+    }
+
+    fn go_to_least_bad(&mut self, best: VersionName) -> Result<()> {
+        let left = self.trial.current.clone();
+        let level = self.level_of(&best);
+        let next = RefCell::new(self.trial.clone());
+        let guard = |locked: &LockedRefs<'_>, to: &VersionName, _: u8| {
+            let mut trial = next.borrow_mut();
+            expect_ours(self.store, locked, &trial)?;
+            (trial.current, trial.level) = (to.clone(), level);
+            write(self.store, locked, &mut trial, self.units.warnings);
+            Ok(())
+        };
+        let options = back::Options {
+            to: Some(Selector::Name(best.clone())),
+            verify: Verify::None,
+            bad: BadVersions::Accept,
+            left: Left::Unmarked,
+            reason: Some("no version holds; this one is the least bad".into()),
+        };
+        let supervised = Supervised { guard: &guard, excluded: &[] };
+        let switched = go_back(self.store, &options, Some(&supervised), self.units.observer)?;
+        switched.warnings.iter().for_each(|warning| self.units.warnings.warn(warning));
+        self.trial = next.into_inner();
+        self.say(&format!("no version holds; current is now {best}, the least bad one"));
+        let units: Vec<String> = self.affected(&left, &best).into_iter().map(|one| one.unit).collect();
+        self.units.bring_back(Order::Restart, &units);
+        Ok(())
     }
 
     fn level_of(&self, version: &VersionName) -> u8 {

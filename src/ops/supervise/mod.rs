@@ -14,6 +14,8 @@
 //! | 7. they do not: trial says why and where to go, durable | makes the switch back that the trial says |
 //! | 8. switched back, step 5 again | watches the version that was gone back to |
 //!
+//! A rollback begins at step 2 and writes the trial right before it switches: nothing durable may stand in its way.
+//!
 //! **Invariant:** every step compares first, under `refs.lock`, that the trial is its own and that `current` leads where it
 //! left it; else it stops with [`Refusal::Superseded`](crate::error::Refusal::Superseded) and undoes nothing. No lock is
 //! held while services stop, start or are watched.
@@ -24,6 +26,7 @@
 mod boot;
 mod ledger;
 mod levels;
+mod units;
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -32,7 +35,7 @@ use super::affected::affected;
 use super::switching::Warnings;
 use super::{activate as forward, rollback as back};
 use crate::config::Service;
-use crate::error::{Result, chain};
+use crate::error::{Error, Result, chain};
 use crate::fsys::process;
 use crate::model::event::Evidence;
 use crate::model::trial::{Begun, Restart};
@@ -40,13 +43,14 @@ use crate::model::{Digest, Role, Selector, Trial, VersionName};
 use crate::observe::Observer;
 use crate::refs::LockedRefs;
 use crate::services::affected::Affected;
-use crate::services::{ServiceManager, Verdict, discover};
+use crate::services::{ServiceManager, UnitState, Verdict, discover};
 use crate::store::Store;
 
 pub use boot::{Boot, Checked, boot_check};
 pub use levels::outside;
 
-use levels::{Levels, Order};
+use levels::Levels;
+use units::{Order, Units};
 
 /// How services are handled.
 pub struct Supervision<'a> {
@@ -158,7 +162,7 @@ pub fn activate(
     let warnings = Warnings::new(observer);
     let activation = forward::Activation::new(store, selector, options, &warnings)?;
     activation.check()?;
-    let services = known(store, supervision)?;
+    let (services, before) = known(store, supervision)?;
     let (from, target) = (activation.from().cloned(), activation.target.clone());
     let restarted = match (supervision.restart, activation.is_current()) {
         (Restart::All, _) => all(&services, "all are to be restarted"),
@@ -174,10 +178,15 @@ pub fn activate(
         return Ok(unchanged(store, target, digest, warnings.finish(), start));
     }
     let trial = new_trial(store, Begun::Activation, supervision, (&target, activation.digest), from.as_ref());
-    let mut levels = Levels::new(store, supervision, services, trial, observer, &warnings);
+    let units = Units { supervision, services, observer, warnings: &warnings };
+    let mut levels = Levels::new(store, units, trial);
     levels.open(&restarted)?;
-    let stopped = levels.stop_first(&restarted);
-    let switched = match activation.switch(Some(levels.trial())) {
+    let stopped = levels.units().stop_first(&restarted);
+    let switched = match observer.interrupted() {
+        true => Err(Error::Interrupted),
+        false => activation.switch(Some(levels.trial())),
+    };
+    let switched = match switched {
         Ok(switched) => switched,
         Err(error) => {
             levels.give_up(&stopped);
@@ -185,7 +194,7 @@ pub fn activate(
         }
     };
     (supervision.say)(&forward::sentence(&switched));
-    let ended = levels.run(Order::Restart, restarted)?;
+    let ended = levels.run(Order::Restart, restarted, Some(before))?;
     let report = ended.report(store, (from, target, activation.digest), start);
     Ok(Report { external_changes: switched.external_changes, warnings: warnings.finish(), ..report })
 }
@@ -205,11 +214,13 @@ pub fn rollback(
     let start = Instant::now();
     let warnings = Warnings::new(observer);
     // A manager that cannot be asked must not stand in the way of going back.
-    let services = known(store, supervision).unwrap_or_else(|error| {
+    let (services, _) = known(store, supervision).unwrap_or_else(|error| {
         warnings.warn(&format!("services are not known: {}", chain(&error)));
-        Vec::new()
+        (Vec::new(), Vec::new())
     });
     let from = store.refs()?.read()?.version(Role::Current).cloned();
+    let units = Units { supervision, services, observer, warnings: &warnings };
+    let stopped = stop_before(store, options, &units, from.as_ref());
     let trial = RefCell::new(None);
     let guard = |locked: &LockedRefs<'_>, to: &VersionName, level: u8| {
         locked.expect_current(from.as_ref())?;
@@ -223,35 +234,66 @@ pub fn rollback(
         Ok(())
     };
     let supervised = back::Supervised { guard: &guard, excluded: &[] };
-    let switched = back::go_back(store, options, Some(&supervised), observer)?;
+    let switched = match observer.interrupted() && !stopped.is_empty() {
+        true => Err(Error::Interrupted),
+        false => back::go_back(store, options, Some(&supervised), observer),
+    };
+    let switched = switched.inspect_err(|_| units.bring_back(Order::Start, &stopped))?;
     switched.warnings.iter().for_each(|warning| warnings.warn(warning));
     let Some(trial) = trial.into_inner() else {
+        units.bring_back(Order::Start, &stopped);
         return Ok(unchanged(store, switched.to, switched.digest, warnings.finish(), start));
     };
     (supervision.say)(&format!("current is now {}", switched.to));
-    let restarted = match supervision.restart {
-        Restart::All => all(&services, "all are to be restarted"),
-        Restart::Changed => {
-            let affected = affected(store, supervision.manager, &services, from.as_ref(), &switched.to);
-            let affected = affected.unwrap_or_else(|error| all(&services, &chain(&error)));
-            affected.into_iter().filter(Affected::is_affected).collect()
+    let mut restarted = restarted_by_going_back(store, &units, from.as_ref(), &switched.to);
+    for unit in stopped {
+        if restarted.iter().all(|one| one.unit != unit) {
+            restarted.push(Affected { unit, reasons: vec!["it was stopped before the switch".into()] });
         }
-    };
-    let mut levels = Levels::new(store, supervision, services, trial, observer, &warnings);
-    let ended = levels.run(Order::Restart, restarted)?;
+    }
+    let mut levels = Levels::new(store, units, trial);
+    let ended = levels.run(Order::Restart, restarted, None)?;
     let marked_bad = switched.from.clone().filter(|_| switched.marked_bad);
     let report = ended.report(store, (from, switched.to, switched.digest), start);
     Ok(Report { marked_bad, external_changes: switched.external_changes, warnings: warnings.finish(), ..report })
 }
 
-/// The services; fails early where the manager cannot be asked.
-fn known(store: &Store, supervision: &Supervision<'_>) -> Result<Vec<Service>> {
+/// What a switch back between these versions restarts. In doubt that is everything.
+fn restarted_by_going_back(
+    store: &Store,
+    units: &Units<'_>,
+    from: Option<&VersionName>,
+    to: &VersionName,
+) -> Vec<Affected> {
+    let Units { supervision, services, .. } = units;
+    match supervision.restart {
+        Restart::All => all(services, "all are to be restarted"),
+        Restart::Changed => {
+            let affected = affected(store, supervision.manager, services, from, to);
+            let affected = affected.unwrap_or_else(|error| all(services, &chain(&error)));
+            affected.into_iter().filter(Affected::is_affected).collect()
+        }
+    }
+}
+
+/// Stops what must not see a switch back to where it will most likely lead; gives it.
+fn stop_before(store: &Store, options: &back::Options, units: &Units<'_>, from: Option<&VersionName>) -> Vec<String> {
+    if !units.any_stops_first() {
+        return Vec::new();
+    }
+    match back::first_candidate(store, options) {
+        Ok(Some(to)) => units.stop_first(&restarted_by_going_back(store, units, from, &to)),
+        // Nothing to go back to: that is found and said by the attempt.
+        Ok(None) | Err(_) => Vec::new(),
+    }
+}
+
+/// The services, and how they run; fails early where the manager cannot be asked.
+fn known(store: &Store, supervision: &Supervision<'_>) -> Result<(Vec<Service>, Vec<UnitState>)> {
     let services = discover::services(supervision.manager, supervision.configured, store.layout())?;
     let units: Vec<String> = services.iter().map(|service| service.unit.clone()).collect();
-    if !units.is_empty() {
-        supervision.manager.states(&units)?;
-    }
-    Ok(services)
+    let states = if units.is_empty() { Vec::new() } else { supervision.manager.states(&units)? };
+    Ok((services, states))
 }
 
 /// The unit that this process runs in, if it is one of the services: it would be killed with it.

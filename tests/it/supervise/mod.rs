@@ -6,6 +6,7 @@
 mod boot;
 mod outcomes;
 mod overtaken;
+mod stopped;
 
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -16,23 +17,28 @@ use serde_json::Value;
 use crate::support::{Fixture, Ran, tree};
 
 pub fn tests() -> Vec<libtest_mimic::Trial> {
-    [boot::tests(), outcomes::tests(), overtaken::tests()].into_iter().flatten().collect()
+    [boot::tests(), outcomes::tests(), overtaken::tests(), stopped::tests()].into_iter().flatten().collect()
 }
 
 /// Starts and stops programs of the current version. A child of nobody may stay a zombie for long, and does not run.
+/// What is stopped stays so for as long as there is a file `hold`.
 const CONTROL: &str = r#"#!/bin/sh
 cd "$(dirname "$0")" || exit 1
 runs() { [ -s "$1.pid" ] && grep -q '^State:.[^Z]' "/proc/$(cat "$1.pid")/status" 2>/dev/null; }
-stop() { if runs "$1"; then kill "$(cat "$1.pid")"; fi; rm -f "$1.pid"; }
+stop() {
+    if runs "$1"; then kill "$(cat "$1.pid")"; fi
+    rm -f "$1.pid"
+    while [ -e hold ] && [ "$2" != start ]; do sleep 0.02; done
+}
 echo "$1 $2 $(readlink ../root/versions/current)" >>calls
 case $1 in
     start | restart)
         [ "$1" = start ] && runs "$2" && exit 0
-        stop "$2"
+        stop "$2" "$1"
         grep -q refuses "../root/versions/current/bin/$2" && { echo "not today"; exit 6; }
         "../root/versions/current/bin/$2" </dev/null >/dev/null 2>&1 &
         echo $! >"$2.pid" ;;
-    stop) stop "$2" ;;
+    stop) stop "$2" "$1" ;;
     status) runs "$2" ;;
 esac
 "#;
@@ -150,6 +156,7 @@ impl Site {
 
     /// Stops the services.
     fn stop(&self) {
+        let _ = std::fs::remove_file(self.fixture.beside("rc/hold"));
         for unit in ["api", "web"] {
             let _ = std::process::Command::new(self.fixture.beside("rc/control")).args(["stop", unit]).status();
         }

@@ -1,0 +1,83 @@
+//! The services of a supervised switch, and the orders they are given.
+//!
+//! **Invariant:** what is stopped for a switch is started again, whether the switch is made or not.
+
+use std::time::Duration;
+
+use super::Supervision;
+use crate::config::Service;
+use crate::error::{Result, chain};
+use crate::observe::Observer;
+use crate::ops::switching::Warnings;
+use crate::services::affected::Affected;
+use crate::services::{Patience, ServiceManager};
+
+/// How units are brought up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Those that run are stopped before.
+    Restart,
+    /// Those that run stay as they are.
+    Start,
+}
+
+/// The services, and who handles them.
+pub(super) struct Units<'a> {
+    pub(super) supervision: &'a Supervision<'a>,
+    pub(super) services: Vec<Service>,
+    pub(super) observer: &'a dyn Observer,
+    pub(super) warnings: &'a Warnings<'a>,
+}
+
+impl<'a> Units<'a> {
+    pub(super) fn manager(&self) -> &'a dyn ServiceManager {
+        self.supervision.manager
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.services.iter().map(|service| service.unit.clone()).collect()
+    }
+
+    /// How long an order may take: as long as the slowest service may.
+    fn longest(&self) -> Duration {
+        self.services.iter().map(|service| service.timeout).max().unwrap_or_default().max(Duration::from_secs(1))
+    }
+
+    /// Whether one of them must not see a switch.
+    pub(super) fn any_stops_first(&self) -> bool {
+        self.services.iter().any(|service| service.stop_first)
+    }
+
+    /// Stops those of these units that must not see a switch; gives them.
+    pub(super) fn stop_first(&self, restarted: &[Affected]) -> Vec<String> {
+        let first = self.services.iter().filter(|service| service.stop_first);
+        let first = first.filter(|service| restarted.iter().any(|one| one.unit == service.unit));
+        let units: Vec<String> = first.map(|service| service.unit.clone()).collect();
+        if !units.is_empty() {
+            (self.supervision.say)(&format!("stopping {}", units.join(", ")));
+            let goes_on = || !self.observer.interrupted();
+            let patience = Patience { limit: self.longest(), keep_on: &goes_on };
+            if let Err(error) = self.manager().stop(&units, patience) {
+                self.warnings.warn(&format!("{} could not be stopped before: {}", units.join(", "), chain(&error)));
+            }
+        }
+        units
+    }
+
+    /// Brings units up, for as long as that is wanted.
+    pub(super) fn bring_up(&self, order: Order, units: &[String], keep_on: &dyn Fn() -> bool) -> Result<()> {
+        let patience = Patience { limit: self.longest(), keep_on };
+        match order {
+            _ if units.is_empty() => Ok(()),
+            Order::Restart => self.manager().restart(units, patience),
+            Order::Start => self.manager().start(units, patience),
+        }
+    }
+
+    /// Brings units up whatever happens; that it fails is only said.
+    pub(super) fn bring_back(&self, order: Order, units: &[String]) {
+        if let Err(error) = self.bring_up(order, units, &|| true) {
+            self.warnings.warn(&format!("{} could not be started again: {}", units.join(", "), chain(&error)));
+        }
+    }
+}
