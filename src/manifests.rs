@@ -6,8 +6,8 @@ use crate::error::{Error, Result};
 use crate::fsys::{Dir, Kind, Stat, durable, remove};
 use crate::layout;
 use crate::model::codec::DecodeError;
-use crate::model::manifest::each_object;
-use crate::model::{Digest, Facts, Manifest, ObjectKey, Placement, VersionName};
+use crate::model::manifest::{Step, walk_file};
+use crate::model::{Digest, Facts, Manifest, VersionName};
 
 /// The directory of manifests.
 #[derive(Debug)]
@@ -52,17 +52,13 @@ impl Manifests {
         self.decode(name, read, |(facts, _)| &facts.name)
     }
 
-    /// Tells every object that a version refers to, as [`each_object`] does; gives its facts and digest.
+    /// Walks through a version's manifest, as [`walk_file`] does; gives its facts and digest.
     ///
     /// # Errors
     ///
     /// As [`Manifests::read`]. Then what was told proves nothing.
-    pub fn each_object(
-        &self,
-        name: &VersionName,
-        tell: impl FnMut(ObjectKey, u64, Placement),
-    ) -> Result<(Facts, Digest)> {
-        let read = |file: &[u8]| each_object(file, tell).map(|(facts, root)| (facts, Digest(root)));
+    pub fn walk(&self, name: &VersionName, tell: impl FnMut(&Facts, Step<'_>)) -> Result<(Facts, Digest)> {
+        let read = |file: &[u8]| walk_file(file, tell).map(|(facts, root)| (facts, Digest(root)));
         self.decode(name, read, |(facts, _)| &facts.name)
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use rusqlite::Connection;
+use rusqlite::{CachedStatement, Connection, params_from_iter};
 
 use super::Writer;
 use super::failure::{failed, malformed};
@@ -10,7 +10,7 @@ use super::objects::{Classes, plain_class};
 use super::trees::{RowId, metadata};
 use super::versions::parse_ownership;
 use crate::error::Result;
-use crate::model::{Ownership, VersionName};
+use crate::model::{ObjectKey, Ownership, VersionName};
 
 const DELETE_VERSION: &str = "DELETE FROM versions WHERE name = ?1";
 const ROOTS: &str = "SELECT import_number, tree, ownership FROM versions ORDER BY import_number";
@@ -24,7 +24,17 @@ const FILES: &str = "SELECT tree, content, mode, uid, gid, xattrs FROM entries W
 const PINNED_OBJECTS: &str = "SELECT DISTINCT content, class FROM pinned_objects";
 const OBJECT_KEYS: &str = "SELECT content, class FROM objects";
 const DELETE_OBJECT: &str = "DELETE FROM objects WHERE content = ?1 AND class = ?2";
-const DELETE_CLASSES: &str = "DELETE FROM classes WHERE id NOT IN (SELECT class FROM objects)";
+const DELETE_CLASSES: &str =
+    "DELETE FROM classes WHERE NOT EXISTS (SELECT 1 FROM objects WHERE objects.class = classes.id)";
+const OWNERSHIPS: &str = "SELECT count(DISTINCT ownership) FROM versions";
+const UNREFERRED: &str = "SELECT id FROM trees EXCEPT SELECT subtree FROM entries WHERE subtree IS NOT NULL
+    EXCEPT SELECT tree FROM versions";
+const SUBTREES: &str = "SELECT DISTINCT subtree FROM entries WHERE tree = ?1 AND subtree IS NOT NULL";
+const IS_REFERRED: &str = "SELECT EXISTS (SELECT 1 FROM entries WHERE subtree = ?1)
+    OR EXISTS (SELECT 1 FROM versions WHERE tree = ?1)";
+// For whom they are registered cannot be told without looking at every version; the next import looks.
+const DOUBT_PINNED: &str =
+    "UPDATE trees SET registered = NULL WHERE registered IS NOT NULL AND id IN (SELECT tree FROM pinned_trees)";
 
 /// What a removal took out of the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,27 +53,43 @@ impl Writer<'_> {
     /// over. Reads the whole index once, however many versions go: remove together what goes together.
     pub fn remove_versions<'n>(&mut self, names: impl IntoIterator<Item = &'n VersionName>) -> Result<Removed> {
         let action = "take out a version";
-        let delete = || {
-            let mut statement = self.transaction.prepare_cached(DELETE_VERSION)?;
-            let mut versions = 0;
-            for name in names {
-                versions += statement.execute([name.as_str()])? as u64;
-            }
-            Ok(versions)
-        };
-        let versions = delete().map_err(failed(action))?;
+        let versions = self.delete_versions(names).map_err(failed(action))?;
         Ok(Removed { versions, ..self.sweep(action)? })
+    }
+
+    /// The same where it is known which objects went with these versions: those of `dead` and no others. Reads only what
+    /// goes, unless versions are of different ownerships.
+    pub fn remove_versions_with<'n, 'k>(
+        &mut self,
+        names: impl IntoIterator<Item = &'n VersionName>,
+        dead: impl IntoIterator<Item = &'k ObjectKey>,
+    ) -> Result<Removed> {
+        let action = "take out a version";
+        let ownerships = self.transaction.query_row(OWNERSHIPS, [], |row| row.get::<_, i64>(0));
+        if ownerships.map_err(failed(action))? > 1 {
+            return self.remove_versions(names);
+        }
+        let versions = self.delete_versions(names).map_err(failed(action))?;
+        let trees = remove_unreferred(&self.transaction).map_err(failed(action))?;
+        let objects = remove_objects(&self.transaction, dead).map_err(failed(action))?;
+        let objects = objects.ok_or_else(|| malformed(action, "an inode class makes no sense"))?;
+        Ok(Removed { versions, trees, objects })
+    }
+
+    fn delete_versions<'n>(&self, names: impl IntoIterator<Item = &'n VersionName>) -> rusqlite::Result<u64> {
+        let mut statement = self.transaction.prepare_cached(DELETE_VERSION)?;
+        let mut versions = 0;
+        for name in names {
+            versions += statement.execute([name.as_str()])? as u64;
+        }
+        Ok(versions)
     }
 
     /// Takes out versions, but leaves their trees and objects until the next [`Writer::prune`]: their manifests are lost
     /// or damaged, and are made anew from these trees.
     pub fn forget_versions<'n>(&mut self, names: impl IntoIterator<Item = &'n VersionName>) -> Result<()> {
         let action = "take out a version";
-        let mut statement = self.transaction.prepare_cached(DELETE_VERSION).map_err(failed(action))?;
-        for name in names {
-            statement.execute([name.as_str()]).map_err(failed(action))?;
-        }
-        Ok(())
+        self.delete_versions(names).map(drop).map_err(failed(action))
     }
 
     /// Takes out trees that no version has, as an import that did not publish leaves them.
@@ -81,6 +107,49 @@ impl Writer<'_> {
         let objects = objects.ok_or_else(|| malformed(action, "a file or an inode class makes no sense"))?;
         Ok(Removed { versions: 0, trees, objects })
     }
+}
+
+/// Removes trees that no version has and no other tree holds, and then those that only they held.
+fn remove_unreferred(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.prepare_cached(DOUBT_PINNED)?.execute([])?;
+    let column = |statement: &mut CachedStatement<'_>, parameters: &[RowId]| -> rusqlite::Result<Vec<RowId>> {
+        statement.query_map(params_from_iter(parameters), |row| row.get(0))?.collect()
+    };
+    let mut dead = column(&mut connection.prepare_cached(UNREFERRED)?, &[])?;
+    let mut subtrees = connection.prepare_cached(SUBTREES)?;
+    let mut delete_entries = connection.prepare_cached(DELETE_ENTRIES)?;
+    let mut delete_tree = connection.prepare_cached(DELETE_TREE)?;
+    let mut is_referred = connection.prepare_cached(IS_REFERRED)?;
+    let mut trees = 0;
+    while let Some(tree) = dead.pop() {
+        let below = column(&mut subtrees, &[tree])?;
+        delete_entries.execute([tree])?;
+        delete_tree.execute([tree])?;
+        trees += 1;
+        for subtree in below {
+            if !is_referred.query_row([subtree], |row| row.get::<_, bool>(0))? {
+                dead.push(subtree);
+            }
+        }
+    }
+    Ok(trees)
+}
+
+/// Removes these objects, and classes that none has any longer; `None` if a row makes no sense.
+fn remove_objects<'k>(
+    connection: &Connection,
+    dead: impl IntoIterator<Item = &'k ObjectKey>,
+) -> rusqlite::Result<Option<u64>> {
+    let Some(classes) = Classes::all(connection)? else { return Ok(None) };
+    let mut objects = 0;
+    let mut statement = connection.prepare_cached(DELETE_OBJECT)?;
+    // One whose class is unknown was never registered.
+    let rows = dead.into_iter().filter_map(|key| classes.get(&key.class).map(|class| (key.content.as_bytes(), class)));
+    for row in rows {
+        objects += statement.execute(row)? as u64;
+    }
+    connection.prepare_cached(DELETE_CLASSES)?.execute([])?;
+    Ok(Some(objects))
 }
 
 /// What the versions that are there reach.
@@ -228,7 +297,7 @@ mod tests {
     use super::super::samples::{index_of, manifest, manifest_file, name, object_keys};
     use super::super::{Index, Totals};
     use super::*;
-    use crate::model::{Manifest, ObjectKey};
+    use crate::model::Manifest;
 
     /// Whether objects and trees are exactly those of `expected`.
     fn assert_holds(index: &mut Index, expected: &[&Manifest], story: &str) {
@@ -293,6 +362,7 @@ mod tests {
             versions in prop::collection::vec(any_version(), 1..6),
             removals in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
             return_one: bool,
+            objects_are_known: bool,
         ) {
             let manifests: Vec<Manifest> = versions.iter().zip(1..).map(|((files, owner), number)| {
                 // One entry for each path, whatever its mark.
@@ -313,7 +383,15 @@ mod tests {
                 if there.is_empty() { break; }
                 let gone = there.remove(removal.index(there.len()));
                 let mut writer = index.write().unwrap();
-                let _ = writer.remove_versions([&gone.facts.name]).unwrap();
+                if objects_are_known {
+                    let left: BTreeMap<ObjectKey, _> = there.iter().flat_map(|manifest| object_keys(manifest)).collect();
+                    let dead: BTreeMap<ObjectKey, _> = object_keys(gone).into_iter().collect();
+                    let dead = dead.keys().filter(|key| !left.contains_key(key));
+                    let _ = writer.remove_versions_with([&gone.facts.name], dead).unwrap();
+                } else {
+                    let _ = writer.remove_versions([&gone.facts.name]).unwrap();
+                }
+                assert_eq!(writer.prune().unwrap(), Removed::default(), "nothing is left over");
                 writer.commit().unwrap();
                 assert_holds(&mut index, &there, "after a removal");
                 if return_one {

@@ -169,7 +169,8 @@ impl Footprints {
         observer: &dyn Observer,
     ) -> Result<()> {
         let outside = inventory.references_without(chosen);
-        let stays = |key: &ObjectKey| inventory.keys.get(key).is_some_and(|object| outside[*object as usize] > 0);
+        let stays =
+            |key: &ObjectKey| inventory.references.keys.get(key).is_some_and(|object| outside.is_referred(*object));
         let objects = store.objects_dir()?;
         self.fans = store.in_pool(|| sweep::look(&objects, &stays, observer))??;
         self.numbered = self.fans.first().and_then(|fan| fan.numbered);
@@ -194,7 +195,7 @@ impl Footprints {
                 let footprint = self.add(found);
                 match (&dead.key, footprint.names.as_slice()) {
                     (Some(key), [inode]) if dead.stat.kind != Kind::Directory => {
-                        let known = inventory.keys.get(key).copied();
+                        let known = inventory.references.keys.get(key).copied();
                         self.orphans += u64::from(known.is_none());
                         self.objects.push(Object { inode: *inode, known });
                     }
@@ -219,8 +220,12 @@ impl Footprints {
         scope: Scope,
     ) -> Result<Swept> {
         let left = inventory.references_without(names);
-        sweep::remove(objects, &self.fans, &|dead| match dead.key.as_ref().and_then(|key| inventory.keys.get(key)) {
-            Some(object) => left[*object as usize] == 0,
+        sweep::remove(objects, &self.fans, &|dead| match dead
+            .key
+            .as_ref()
+            .and_then(|key| inventory.references.keys.get(key))
+        {
+            Some(object) => !left.is_referred(*object),
             None => scope == Scope::WithWhatGoesAnyhow,
         })
     }
@@ -280,13 +285,14 @@ impl Footprints {
     /// Objects to which only these versions refer, or none.
     fn dead<'s>(&'s self, inventory: &Inventory, names: &[VersionName]) -> impl Iterator<Item = &'s Object> + use<'s> {
         let left = inventory.references_without(names);
-        self.objects.iter().filter(move |object| object.known.is_none_or(|known| left[known as usize] == 0))
+        self.objects.iter().filter(move |object| object.known.is_none_or(|known| !left.is_referred(known)))
     }
 
     /// All distinct inodes of a version: its tree, its manifest, and its objects, whether they stand in the tree or not.
     pub(super) fn inodes_of(&self, inventory: &Inventory, name: &VersionName) -> HashSet<u32> {
+        let version = inventory.versions.get(name);
         let own: HashSet<u32> =
-            inventory.versions.get(name).map_or_else(HashSet::new, |version| version.objects.iter().copied().collect());
+            version.into_iter().flat_map(|version| inventory.references.objects_of(&version.referred)).collect();
         let objects = self.objects.iter().filter(|object| object.known.is_some_and(|known| own.contains(&known)));
         let names = self.versions.get(name).into_iter().flat_map(|footprint| footprint.names.iter().copied());
         names.chain(objects.map(|object| object.inode)).collect()

@@ -223,7 +223,7 @@ pub(super) fn sweep(
     let swept = locked.in_pool(|| footprints.sweep(&objects, inventory, removed, scope))??;
     tracing::debug!(objects = swept.objects, "swept");
     if !removed.is_empty() {
-        locked.index_removed();
+        locked.index_removed(&inventory.removal(removed));
     }
     Ok(())
 }

@@ -5,49 +5,45 @@
 //! a refusal: what they would have said might have kept a version or an object.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::BuildHasherDefault;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{PoisonError, RwLock};
 
 use rayon::prelude::*;
 
+use super::references::{self, Counts, References, Referred};
 use crate::error::{Error, Refusal, Result};
 use crate::fsys::held::Hold;
 use crate::fsys::mounts::mounts_below;
 use crate::fsys::process::{Use, processes};
 use crate::history::State;
 use crate::layout;
-use crate::model::metadata::KeyHasher;
 use crate::model::retention::Candidate;
-use crate::model::{Digest, Facts, Marks, ObjectKey, Role, VersionName};
+use crate::model::{Digest, Facts, Marks, Role, VersionName};
 use crate::observe::{self, Observer, Stage};
 use crate::refs::Roles;
 use crate::store::Store;
+use crate::store::catalog::Removal;
 use crate::store::removal::{Trashed, user, users, wanting};
 
 /// One published version.
 pub(super) struct Version {
     pub(super) facts: Facts,
     pub(super) digest: Digest,
-    /// Its objects, each once.
-    pub(super) objects: Vec<u32>,
+    pub(super) referred: Referred,
 }
 
 /// What all manifests say, each read once.
 #[derive(Default)]
 pub(super) struct Contents {
     versions: BTreeMap<VersionName, Version>,
-    keys: Keys,
+    references: References,
 }
-
-/// Objects by their keys, numbered.
-type Keys = HashMap<ObjectKey, u32, BuildHasherDefault<KeyHasher>>;
 
 /// All versions and all objects that they refer to.
 pub(super) struct Inventory {
     pub(super) versions: BTreeMap<VersionName, Version>,
-    pub(super) keys: Keys,
-    /// By object: how many versions refer to it.
-    pub(super) references: Vec<u32>,
+    pub(super) references: References,
+    /// What all these versions refer to.
+    counts: Counts,
     pub(super) marks: Marks,
     pub(super) roles: Roles,
     /// Processes that could not be inspected.
@@ -99,29 +95,14 @@ impl Contents {
         observer.stage(Stage::Scan, None);
         let manifests = store.manifests()?;
         let names = manifests.names()?;
-        let contents: Mutex<Self> = Mutex::default();
-        store.in_pool(|| {
-            names.par_iter().try_for_each(|name| {
-                observe::check(observer)?;
-                let mut keys = Vec::new();
-                let (facts, digest) = manifests.each_object(name, |key, _, _| keys.push(key))?;
-                contents.lock().unwrap_or_else(PoisonError::into_inner).add(facts, digest, keys);
-                Ok(())
-            })
-        })??;
-        Ok(contents.into_inner().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn add(&mut self, facts: Facts, digest: Digest, keys: Vec<ObjectKey>) {
-        let number = |key| {
-            let next = u32::try_from(self.keys.len()).expect("a store has fewer than four billion objects");
-            *self.keys.entry(key).or_insert(next)
+        let all = RwLock::default();
+        let read = |name: &VersionName| -> Result<_> {
+            observe::check(observer)?;
+            let (facts, digest, referred) = references::read(&all, &manifests, name)?;
+            Ok((name.clone(), Version { facts, digest, referred }))
         };
-        let mut objects: Vec<u32> = keys.into_iter().map(number).collect();
-        objects.sort_unstable();
-        objects.dedup();
-        objects.shrink_to_fit();
-        self.versions.insert(facts.name.clone(), Version { facts, digest, objects });
+        let versions = store.in_pool(|| names.par_iter().map(read).collect::<Result<_>>())??;
+        Ok(Self { versions, references: all.into_inner().unwrap_or_else(PoisonError::into_inner) })
     }
 }
 
@@ -131,33 +112,32 @@ impl Inventory {
     /// Versions whose directory is neither in `versions/` nor wanted by a role count as gone: the command that removes
     /// settles that first, and the one that only looks says what it would do. So do those whose manifest went since
     /// `contents` was read.
-    pub(super) fn take(store: &Store, marks: Marks, mut contents: Contents) -> Result<Self> {
+    pub(super) fn take(store: &Store, marks: Marks, contents: Contents) -> Result<Self> {
         let (roles, manifests) = (store.refs()?.read()?, store.manifests()?);
         let names = manifests.names()?;
+        let all = RwLock::new(contents.references);
+        let mut read = contents.versions;
         for name in &names {
             // One that is not known would leave its objects without a reference.
-            if !contents.versions.contains_key(name) {
-                let mut keys = Vec::new();
-                let (facts, digest) = manifests.each_object(name, |key, _, _| keys.push(key))?;
-                contents.add(facts, digest, keys);
+            if !read.contains_key(name) {
+                let (facts, digest, referred) = references::read(&all, &manifests, name)?;
+                read.insert(name.clone(), Version { facts, digest, referred });
             }
         }
-        let Contents { versions: mut read, keys } = contents;
-        let (mut versions, mut references) = (BTreeMap::new(), vec![0; keys.len()]);
+        let references = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (mut versions, mut counts) = (BTreeMap::new(), Counts::none(&references));
         for name in names {
             let there = store.versions().try_stat(&name)?.is_some() || !wanting(&roles, &name).is_empty();
             if let Some(version) = read.remove(&name).filter(|_| there) {
-                for object in &version.objects {
-                    references[*object as usize] += 1;
-                }
+                counts.add(&references, &version.referred);
                 versions.insert(name, version);
             }
         }
         let versions_path = store.versions().real_path()?;
         let mut inventory = Self {
             versions,
-            keys,
             references,
+            counts,
             marks,
             roles,
             hidden_processes: 0,
@@ -170,14 +150,21 @@ impl Inventory {
         Ok(inventory)
     }
 
-    /// By object: how many versions but these refer to it.
-    pub(super) fn references_without<'n>(&self, names: impl IntoIterator<Item = &'n VersionName>) -> Vec<u32> {
-        let mut left = self.references.clone();
+    /// What versions but these refer to.
+    pub(super) fn references_without<'n>(&self, names: impl IntoIterator<Item = &'n VersionName>) -> Counts {
+        let mut left = self.counts.clone();
         let versions = names.into_iter().filter_map(|name| self.versions.get(name));
-        for object in versions.flat_map(|version| &version.objects) {
-            left[*object as usize] -= 1;
-        }
+        versions.for_each(|version| left.remove(&self.references, &version.referred));
         left
+    }
+
+    /// What goes from the index with these versions.
+    pub(super) fn removal(&self, names: &[VersionName]) -> Removal<'_> {
+        let left = self.references_without(names);
+        let gone = self.references.keys.iter().filter(|(_, object)| !left.is_referred(**object));
+        let mut versions = names.to_vec();
+        versions.sort();
+        Removal { versions, objects: gone.map(|(key, _)| key).collect() }
     }
 
     /// Finds the processes and mounts that use versions by their paths. A process that still works in the tree whose

@@ -27,6 +27,7 @@ mod patch;
 pub mod pin;
 pub mod publish;
 pub mod rebuild_index;
+mod references;
 pub mod remove;
 pub mod repair;
 pub mod rollback;

@@ -12,9 +12,9 @@ use super::{ExclusiveStore, SharedStore, Store};
 use crate::error::{Error, Result};
 use crate::fsys::{LockFile, LockMode, Space};
 use crate::history::{Reading, Recorded};
-use crate::index::{self, HistoryLine, Index, ManifestFile, Mode, Opened, Reader, Reflected};
+use crate::index::{self, HistoryLine, Index, ManifestFile, Mode, Opened, Reader, Reflected, Removed};
 use crate::layout;
-use crate::model::{Manifest, TreeId, TreeSet, VersionName};
+use crate::model::{Manifest, ObjectKey, TreeId, TreeSet, VersionName};
 
 /// How long a process that holds the index is waited for, before the answer is made in memory.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
@@ -253,18 +253,13 @@ impl Store {
 
     /// Brings the index to what manifests and history say; `false` if it is behind and may not be written.
     fn catch_up(&self, index: &mut Index, writable: bool, held: Held, published: Option<&Manifest>) -> Result<bool> {
-        Ok(self.catch_up_telling(index, writable, held, published)? != Caught::Behind)
+        let at_hand = AtHand { published, removed: None };
+        Ok(self.catch_up_telling(index, writable, held, at_hand)? != Caught::Behind)
     }
 
-    fn catch_up_telling(
-        &self,
-        index: &mut Index,
-        writable: bool,
-        held: Held,
-        published: Option<&Manifest>,
-    ) -> Result<Caught> {
-        let at_hand = published.map(|manifest| &manifest.facts.name);
-        let behind = self.behind(&index.read()?, at_hand)?;
+    fn catch_up_telling(&self, index: &mut Index, writable: bool, held: Held, at_hand: AtHand<'_>) -> Result<Caught> {
+        let published = at_hand.published.map(|manifest| &manifest.facts.name);
+        let behind = self.behind(&index.read()?, published)?;
         if behind.is_none() {
             return Ok(Caught::Current);
         }
@@ -280,15 +275,21 @@ impl Store {
         };
         let mut writer = index.write()?;
         // Looked at again: somebody may have caught it up while we waited.
-        let Some(behind) = self.behind(&writer, at_hand)? else { return Ok(Caught::Current) };
+        let Some(behind) = self.behind(&writer, published)? else { return Ok(Caught::Current) };
         let (lost, gone): (Vec<_>, Vec<_>) = behind.gone.iter().partition(|name| behind.lost.contains(name));
-        if !gone.is_empty() {
-            let _removed = writer.remove_versions(gone)?;
-        }
+        // What else went or came would make other objects those that went.
+        let removal = at_hand.removed.filter(|removal| {
+            behind.missing.is_empty() && lost.is_empty() && gone.iter().copied().eq(&removal.versions)
+        });
+        let _removed = match removal {
+            Some(removal) => writer.remove_versions_with(gone, removal.objects.iter().copied())?,
+            None if gone.is_empty() => Removed::default(),
+            None => writer.remove_versions(gone)?,
+        };
         writer.forget_versions(lost)?;
         let manifests = self.manifests()?;
         for (name, file) in &behind.missing {
-            match published.filter(|manifest| manifest.facts.name == *name) {
+            match at_hand.published.filter(|manifest| manifest.facts.name == *name) {
                 Some(manifest) => writer.insert_version(manifest, file)?,
                 None => match manifests.read(name) {
                     Ok(manifest) => writer.insert_version(&manifest, file)?,
@@ -321,6 +322,7 @@ impl Store {
             }
         }
         gone.extend(indexed.into_keys());
+        gone.sort();
         // A damaged manifest stays missing for ever, which is no reason to write.
         let unreadable =
             |name: &VersionName| matches!(manifests.read(name), Err(Error::Corrupt { .. } | Error::NotFound { .. }));
@@ -353,6 +355,21 @@ impl Store {
             _ => self.dir().set_owner(name, uid, gid),
         }
     }
+}
+
+/// What just went, so that nobody has to find it out again.
+pub struct Removal<'k> {
+    /// Versions, each once, sorted.
+    pub versions: Vec<VersionName>,
+    /// The objects to which only they referred.
+    pub objects: Vec<&'k ObjectKey>,
+}
+
+/// What the caller knows of what an index may lack.
+#[derive(Clone, Copy, Default)]
+struct AtHand<'a> {
+    published: Option<&'a Manifest>,
+    removed: Option<&'a Removal<'a>>,
 }
 
 /// What an index lacks.
@@ -401,12 +418,13 @@ impl ExclusiveStore<'_> {
         self.rebuild_locked()
     }
 
-    /// Takes removed versions, and trees that nothing refers to, out of the index. Best effort: one that is behind is
-    /// caught up by the next command.
-    pub fn index_removed(&self) {
+    /// Takes removed versions, with the objects to which only they referred, and trees that nothing refers to out of
+    /// the index. Best effort: one that is behind is caught up by the next command.
+    pub fn index_removed(&self, removal: &Removal<'_>) {
         let settle = || -> Result<()> {
             let Ok((mut index, true)) = self.open_index() else { return Ok(()) };
-            if self.catch_up_telling(&mut index, true, Held::Exclusive, None)? == Caught::Swept {
+            let at_hand = AtHand { removed: Some(removal), ..AtHand::default() };
+            if self.catch_up_telling(&mut index, true, Held::Exclusive, at_hand)? == Caught::Swept {
                 return Ok(());
             }
             let mut writer = index.write()?;

@@ -11,6 +11,7 @@ use super::SharedStore;
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::index::Lookup;
+use crate::model::manifest::Step;
 use crate::model::{Entry, Manifest, Node, ObjectKey, Placement};
 use crate::object::map::ObjectMap;
 use crate::object::{Published, Recorded};
@@ -44,9 +45,11 @@ impl SharedStore<'_> {
         }
         for name in names {
             let mut told = ObjectMap::default();
-            let told_all = manifests.each_object(&name, |key, size, placement| {
-                let mtime = (placement.mtime_seconds, placement.mtime_nanoseconds);
-                told.insert(&key, Recorded { size, mtime });
+            let told_all = manifests.walk(&name, |_, step| {
+                if let Step::File(file) = step {
+                    let mtime = (file.placement.mtime_seconds, file.placement.mtime_nanoseconds);
+                    told.insert(&file.key(), Recorded { size: file.size, mtime });
+                }
             });
             match told_all {
                 Ok(_) => published.take(told),

@@ -1,15 +1,16 @@
-//! Reading a manifest: whole, or only what objects it refers to.
+//! Reading a manifest: whole, or step by step.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
 
 use super::{
     Facts, HEAD_BYTES, MANIFEST_CONTEXT, MANIFEST_FORMAT, MANIFEST_MAGIC, MAX_BODY_BYTES, MAX_ENTRIES, Manifest,
     Placement, PlacementKind, Source, SourceKind, key_of,
 };
 use crate::model::codec::{DecodeError, Reader};
-use crate::model::id::TreeId;
-use crate::model::metadata::{ObjectKey, Ownership};
+use crate::model::id::{ContentId, TreeId};
+use crate::model::metadata::{KeyHasher, Metadata, ObjectKey, Ownership};
 use crate::model::name::{TreePath, VersionName};
 use crate::model::tree::{Entries, Node, Tally, TreeSet, tree_id};
 
@@ -67,22 +68,50 @@ impl Manifest {
     }
 }
 
-/// Tells every object that a manifest file refers to, with its size and placement, in the order of the walk; gives the
-/// version's facts and its root tree. Takes no more memory than the file's contents: an import asks this of the newest version.
+/// A non-empty regular file as a walk meets it.
+#[derive(Debug, Clone, Copy)]
+pub struct FileMet<'a> {
+    /// Its bytes.
+    pub content: ContentId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// How it stands in the tree.
+    pub placement: Placement,
+    metadata: &'a Metadata,
+    ownership: Ownership,
+}
+
+impl FileMet<'_> {
+    /// The key of its object.
+    pub fn key(&self) -> ObjectKey {
+        key_of(self.content, self.metadata, self.ownership, self.placement)
+    }
+}
+
+/// A step of a walk through a manifest file.
+#[derive(Debug, Clone, Copy)]
+pub enum Step<'a> {
+    /// A directory begins, the top first.
+    Enter(&'a TreeId),
+    /// A file of the directory that began last and did not end.
+    File(FileMet<'a>),
+    /// That directory ends.
+    Leave,
+}
+
+/// Walks through a manifest file, entries by their names, directories where they stand; gives the version's facts and its
+/// root tree. Takes no more memory than the file's contents.
 ///
 /// # Errors
 ///
 /// As [`Manifest::decode`]. Then what was told proves nothing.
-pub fn each_object(
-    file: &[u8],
-    mut tell: impl FnMut(ObjectKey, u64, Placement),
-) -> Result<(Facts, TreeId), DecodeError> {
+pub fn walk_file(file: &[u8], mut tell: impl FnMut(&Facts, Step<'_>)) -> Result<(Facts, TreeId), DecodeError> {
     let body = body_of(file)?;
     let mut reader = Reader::new(&body);
     let facts = decode_facts(&mut reader)?;
     let root = TreeId::from_bytes(reader.array()?);
     let misplaced = DecodeError::Invalid { what: MISPLACED_TREES, at: body.len() };
-    let mut trees = HashMap::new();
+    let mut trees: HashMap<_, _, BuildHasherDefault<KeyHasher>> = HashMap::default();
     for number in 0..reader.u32()? {
         let encoding = reader.long_bytes()?;
         if trees.insert(tree_id(encoding), (encoding, number)).is_some() {
@@ -102,10 +131,12 @@ pub fn each_object(
         Entries::of(encoding)
     };
     let mut stack = vec![enter(&root)?];
+    tell(&facts, Step::Enter(&root));
     let (mut told, mut entries) = (0, 0);
     while let Some(level) = stack.last_mut() {
         let Some(entry) = level.next_entry()? else {
             stack.pop();
+            tell(&facts, Step::Leave);
             continue;
         };
         entries += 1;
@@ -113,10 +144,14 @@ pub fn each_object(
             return Err(reader.invalid(TOO_MANY_ENTRIES));
         }
         match entry.node {
-            Node::Directory { tree } => stack.push(enter(&tree)?),
+            Node::Directory { tree } => {
+                stack.push(enter(&tree)?);
+                tell(&facts, Step::Enter(&tree));
+            }
             Node::File { content, size: size @ 1.. } if told < files => {
                 let placement = decode_placement(&mut reader)?;
-                tell(key_of(content, &entry.metadata, facts.ownership, placement), size, placement);
+                let (metadata, ownership) = (&entry.metadata, facts.ownership);
+                tell(&facts, Step::File(FileMet { content, size, placement, metadata, ownership }));
                 told += 1;
             }
             Node::File { size: 1.., .. } => return Err(reader.invalid(MISCOUNTED_FILES)),

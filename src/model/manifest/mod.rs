@@ -14,7 +14,7 @@ use super::metadata::{Metadata, ObjectKey, Ownership, Sealed};
 use super::name::{TreePath, VersionName};
 use super::tree::{Entry, Node, TreeSet};
 
-pub use decode::each_object;
+pub use decode::{FileMet, Step, walk_file};
 
 /// First bytes of a manifest.
 pub const MANIFEST_MAGIC: &[u8; 8] = b"tope-man";
@@ -221,14 +221,20 @@ mod tests {
         });
         walked.unwrap();
         let mut objects = Vec::new();
-        let facts = each_object(&manifest.encode(), |key, size, placement| objects.push((key, size, placement)));
+        let facts = walk_file(&manifest.encode(), |_, step| {
+            if let Step::File(file) = step {
+                objects.push((file.key(), file.size, file.placement));
+            }
+        });
         assert_eq!((facts, objects), (Ok((manifest.facts.clone(), manifest.root)), expected));
         manifest.placements.pop();
-        assert!(each_object(&manifest.encode(), |_, _, _| {}).is_err());
+        assert!(walk_file(&manifest.encode(), |_, _| {}).is_err());
         manifest.placements.clear();
         manifest.trees.insert(Tree::default());
         manifest.root = Tree::default().id();
-        assert!(each_object(&manifest.encode(), |_, _, _| panic!("there is none")).is_ok());
+        let mut steps = Vec::new();
+        walk_file(&manifest.encode(), |_, step| steps.push(format!("{step:?}"))).unwrap();
+        assert_eq!(steps, [format!("Enter({:?})", manifest.root), "Leave".into()]);
     }
 
     #[test]
@@ -241,7 +247,7 @@ mod tests {
             if let Ok(read) = Manifest::decode(&damaged) {
                 assert_eq!(read, manifest(), "byte {at}");
             }
-            assert_eq!(each_object(&damaged, |_, _, _| {}).is_ok(), Manifest::decode(&damaged).is_ok(), "byte {at}");
+            assert_eq!(walk_file(&damaged, |_, _| {}).is_ok(), Manifest::decode(&damaged).is_ok(), "byte {at}");
             assert!(Manifest::decode(&encoded[..at]).is_err(), "cut at {at}");
         }
     }
