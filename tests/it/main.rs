@@ -30,6 +30,7 @@ mod import;
 mod inspect;
 mod layers;
 mod link;
+mod model;
 mod note;
 mod pin;
 mod readme;
@@ -76,6 +77,7 @@ fn main() -> std::process::ExitCode {
         inspect::tests(),
         layers::tests(),
         link::tests(),
+        model::tests(),
         note::tests(),
         pin::tests(),
         readme::tests(),

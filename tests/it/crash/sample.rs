@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::scene::{Operation, command};
 use super::trace::{self, Call, Fate};
+use crate::support::random::{Random, seed};
 
 /// Points of each operation that are tried unless told otherwise.
 const SAMPLE: usize = 6;
@@ -38,7 +39,7 @@ impl Plan {
 
     /// The same with a number of points.
     pub fn with_count(harness: &str, name: &str, calls: &[Call], count: usize) -> Self {
-        let seed = seed();
+        let seed = seed("TOPE_CRASH_SEED");
         let what = format!("{harness}::{name}");
         let mut random =
             Random(seed ^ u64::from_le_bytes(blake3::hash(what.as_bytes()).as_bytes()[..8].try_into().expect("8")));
@@ -80,29 +81,4 @@ pub fn points(dir: &Path, operation: &Operation) -> Vec<Call> {
     };
     trace::run(&mut command(dir, operation.arguments), dir, decide).ok();
     calls
-}
-
-/// The seed of this run.
-pub fn seed() -> u64 {
-    static SEED: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
-    *SEED.get_or_init(|| match std::env::var("TOPE_CRASH_SEED") {
-        Ok(given) => given.parse().expect("TOPE_CRASH_SEED is a number"),
-        Err(_) => {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            u64::from(now.expect("after 1970").subsec_nanos())
-        }
-    })
-}
-
-/// A small generator of numbers: xorshift.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn below(&mut self, bound: usize) -> usize {
-        self.0 |= 1;
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 16).unwrap_or(0) % bound
-    }
 }

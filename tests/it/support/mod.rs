@@ -4,6 +4,7 @@
 
 pub mod container;
 pub mod image;
+pub mod random;
 pub mod readme;
 pub mod tree;
 pub mod watchdog;
