@@ -50,15 +50,16 @@ pub struct Fan {
 }
 
 /// Looks at every name in `objects/` that is not a live object, directories side by side on the threads it is called
-/// from.
+/// from. What vanishes meanwhile, where the caller only looks, is passed over.
 pub fn look(objects: &Dir, live: &(dyn Fn(&ObjectKey) -> bool + Sync), observer: &dyn Observer) -> Result<Vec<Fan>> {
     let items = objects.items()?;
     let (fans, strays): (Vec<_>, Vec<_>) =
         items.into_iter().partition(|item| matches!(item.kind, Kind::Directory | Kind::Unknown));
     let stray = |item: &crate::fsys::DirItem| {
-        Ok(Dead { name: item.name.as_bytes().into(), key: None, stat: objects.stat(&item.name)? })
+        let dead = |stat| Dead { name: item.name.as_bytes().into(), key: None, stat };
+        Ok(objects.try_stat(&item.name)?.map(dead))
     };
-    let strays = strays.iter().map(stray).collect::<Result<Vec<_>>>()?;
+    let strays: Vec<Dead> = strays.iter().filter_map(|item| stray(item).transpose()).collect::<Result<_>>()?;
     let mut found = fans
         .par_iter()
         .map(|item| {
@@ -83,12 +84,12 @@ impl Fan {
             let key = ObjectKey::parse(name, item.name);
             if key.as_ref().is_some_and(live) {
                 // One is as good as all of them to see how this file system does it.
-                if fan.live.is_empty() && !as_numbered(&dir.stat(item.name)?, item.inode) {
+                if fan.live.is_empty() && !dir.try_stat(item.name)?.is_some_and(|stat| as_numbered(&stat, item.inode)) {
                     fan.numbered = None;
                 }
                 fan.live.push(item.inode);
-            } else {
-                fan.dead.push(Dead { name: item.name.into(), key, stat: dir.stat(item.name)? });
+            } else if let Some(stat) = dir.try_stat(item.name)? {
+                fan.dead.push(Dead { name: item.name.into(), key, stat });
             }
             Ok(())
         })?;

@@ -62,6 +62,9 @@ impl Totals {
     }
 }
 
+/// How often it is begun anew because a version was removed meanwhile.
+const MOST_ATTEMPTS: u32 = 20;
+
 /// What everything takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -80,8 +83,7 @@ pub struct Report {
 /// [`Error::NotFound`] for a version that is not there; [`Error::Corrupt`] for a damaged manifest; what the system
 /// refuses: objects are seen by the store's owner and root only.
 pub fn du(store: &Store, names: &[VersionName], observer: &dyn Observer) -> Result<Report> {
-    let marks = store.history()?.present()?.marks;
-    let inventory = Inventory::take(store, marks, Contents::read(store, observer)?)?;
+    let inventory = inventory(store, observer)?;
     if let Some(name) = names.iter().find(|name| !inventory.versions.contains_key(*name)) {
         return Err(Error::NotFound { what: "version", name: name.to_string() });
     }
@@ -117,6 +119,19 @@ pub fn du(store: &Store, names: &[VersionName], observer: &dyn Observer) -> Resu
     store.stored_bytes += shared.map(|(inode, _)| footprints.bytes_of(*inode)).sum::<u64>();
     count_objects(&inventory, &footprints, &mut store);
     Ok(Report { versions, store, up_to: footprints.may_share_blocks })
+}
+
+/// Everything that is there, while others may import and remove.
+fn inventory(store: &Store, observer: &dyn Observer) -> Result<Inventory> {
+    let take = || Inventory::take(store, store.history()?.present()?.marks, Contents::read(store, observer)?);
+    for _ in 1..MOST_ATTEMPTS {
+        match take() {
+            // A version went between its name and its manifest.
+            Err(Error::NotFound { .. }) => {}
+            taken => return taken,
+        }
+    }
+    take()
 }
 
 fn count_objects(inventory: &Inventory, footprints: &Footprints, store: &mut Totals) {

@@ -40,6 +40,7 @@ mod repair;
 mod rollback;
 mod services;
 mod status;
+mod stress;
 mod supervise;
 mod verify;
 mod who;
@@ -87,6 +88,7 @@ fn main() -> std::process::ExitCode {
         rollback::tests(),
         services::tests(),
         status::tests(),
+        stress::tests(),
         supervise::tests(),
         verify::tests(),
         who::tests(),

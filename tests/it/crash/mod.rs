@@ -7,6 +7,7 @@ mod kill;
 mod mutations;
 mod order;
 mod power;
+mod readonly;
 mod repair;
 mod sample;
 mod scene;
@@ -24,6 +25,7 @@ pub fn tests() -> Vec<Trial> {
         mutations::tests(),
         order::tests(),
         power::tests(),
+        readonly::tests(),
         repair::tests(),
     ]
     .into_iter()

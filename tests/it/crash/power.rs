@@ -26,11 +26,11 @@ const SAMPLE: usize = 2;
 
 /// A file system and how it is mounted.
 #[derive(Debug, Clone, Copy)]
-struct Medium {
-    name: &'static str,
-    kind: Kind,
-    mebibytes: u64,
-    options: &'static [&'static str],
+pub struct Medium {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub mebibytes: u64,
+    pub options: &'static [&'static str],
 }
 
 const MEDIA: [Medium; 4] = [
@@ -45,14 +45,14 @@ pub fn tests() -> Vec<Trial> {
 }
 
 /// A scene on a medium of its own, put back to its beginning as often as needed.
-struct Stage {
+pub struct Stage {
     medium: &'static Medium,
-    image: Image,
+    pub image: Image,
     pristine: PathBuf,
 }
 
 impl Stage {
-    fn new(medium: &'static Medium, base: Base) -> Result<Self, crate::support::Skipped> {
+    pub fn new(medium: &'static Medium, base: Base) -> Result<Self, crate::support::Skipped> {
         let image = Image::with_options(medium.kind, medium.mebibytes, &[])?;
         std::fs::create_dir(image.path("scene")).expect("a directory");
         scene::prepare(&image.path("scene"), base);
@@ -62,12 +62,12 @@ impl Stage {
         Ok(Self { medium, image, pristine })
     }
 
-    fn scene(&self) -> PathBuf {
+    pub fn scene(&self) -> PathBuf {
         self.image.path("scene")
     }
 
     /// Mounts it as it was in the beginning.
-    fn begin(&self) -> Outcome {
+    pub fn begin(&self) -> Outcome {
         copy(&self.pristine, &self.image.file());
         self.image.mount(self.medium.options)
     }
@@ -89,7 +89,7 @@ impl Stage {
     }
 
     /// Mounts what is left.
-    fn come_back(&self) -> Outcome {
+    pub fn come_back(&self) -> Outcome {
         self.image.unmount()?;
         let cut = self.image.file().with_extension("cut");
         if cut.exists() {

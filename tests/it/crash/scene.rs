@@ -239,6 +239,10 @@ impl Roles {
         let seen = checker::look(&dir.join("root"));
         Self { roles: seen.roles, versions: seen.versions }
     }
+
+    pub fn current(&self) -> Option<&String> {
+        self.roles.get("current")
+    }
 }
 
 /// What a store comes to, when all is done.
