@@ -5,16 +5,19 @@
 //! where neither may be done now (another user, a read-only mount, a gc or import holding the lock), the same schema
 //! is filled in memory and answers from there. A question that meets damage is asked once more of a rebuilt index.
 
-use std::collections::{HashMap, HashSet};
+mod behind;
+
+use std::collections::HashSet;
 use std::time::Duration;
 
+pub use self::behind::Removal;
+use self::behind::{AtHand, Caught, line};
 use super::{ExclusiveStore, SharedStore, Store};
 use crate::error::{Error, Result};
-use crate::fsys::{LockFile, LockMode, Space};
-use crate::history::{Reading, Recorded};
-use crate::index::{self, HistoryLine, Index, ManifestFile, Mode, Opened, Reader, Reflected, Removed};
+use crate::fsys::Space;
+use crate::index::{self, Index, ManifestFile, Mode, Opened, Reader};
 use crate::layout;
-use crate::model::{Manifest, ObjectKey, TreeId, TreeSet, VersionName};
+use crate::model::{Manifest, TreeId, TreeSet};
 
 /// How long a process that holds the index is waited for, before the answer is made in memory.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
@@ -42,17 +45,6 @@ enum Held {
     Nothing,
     Shared,
     Exclusive,
-}
-
-/// What became of an index that was to be caught up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Caught {
-    /// It lacks something and may not be written.
-    Behind,
-    /// It lacks nothing.
-    Current,
-    /// The same, and what only removed versions used was taken out.
-    Swept,
 }
 
 impl Store {
@@ -251,102 +243,6 @@ impl Store {
         }))
     }
 
-    /// Brings the index to what manifests and history say; `false` if it is behind and may not be written.
-    fn catch_up(&self, index: &mut Index, writable: bool, held: Held, published: Option<&Manifest>) -> Result<bool> {
-        let at_hand = AtHand { published, removed: None };
-        Ok(self.catch_up_telling(index, writable, held, at_hand)? != Caught::Behind)
-    }
-
-    fn catch_up_telling(&self, index: &mut Index, writable: bool, held: Held, at_hand: AtHand<'_>) -> Result<Caught> {
-        let published = at_hand.published.map(|manifest| &manifest.facts.name);
-        let behind = self.behind(&index.read()?, published)?;
-        if behind.is_none() {
-            return Ok(Caught::Current);
-        }
-        if !writable {
-            return Ok(Caught::Behind);
-        }
-        let _lock = match held {
-            Held::Shared | Held::Exclusive => None,
-            Held::Nothing => match LockFile::open(self.dir(), layout::LOCK)?.try_lock(LockMode::Shared)? {
-                Some(lock) => Some(lock),
-                None => return Ok(Caught::Behind),
-            },
-        };
-        let mut writer = index.write()?;
-        // Looked at again: somebody may have caught it up while we waited.
-        let Some(behind) = self.behind(&writer, published)? else { return Ok(Caught::Current) };
-        let (lost, gone): (Vec<_>, Vec<_>) = behind.gone.iter().partition(|name| behind.lost.contains(name));
-        // What else went or came would make other objects those that went.
-        let removal = at_hand.removed.filter(|removal| {
-            behind.missing.is_empty() && lost.is_empty() && gone.iter().copied().eq(&removal.versions)
-        });
-        let _removed = match removal {
-            Some(removal) => writer.remove_versions_with(gone, removal.objects.iter().copied())?,
-            None if gone.is_empty() => Removed::default(),
-            None => writer.remove_versions(gone)?,
-        };
-        writer.forget_versions(lost)?;
-        let manifests = self.manifests()?;
-        for (name, file) in &behind.missing {
-            match at_hand.published.filter(|manifest| manifest.facts.name == *name) {
-                Some(manifest) => writer.insert_version(manifest, file)?,
-                None => match manifests.read(name) {
-                    Ok(manifest) => writer.insert_version(&manifest, file)?,
-                    Err(Error::Corrupt { .. } | Error::NotFound { .. }) => {}
-                    Err(error) => return Err(error),
-                },
-            }
-        }
-        writer.append_events(&behind.lines)?;
-        writer.commit()?;
-        Ok(if behind.gone.is_empty() { Caught::Current } else { Caught::Swept })
-    }
-
-    /// What the index lacks; `None` if nothing. The manifest that is at hand need not be read.
-    fn behind(&self, reader: &Reader<'_>, at_hand: Option<&VersionName>) -> Result<Option<Behind>> {
-        let mut indexed: HashMap<VersionName, ManifestFile> =
-            reader.versions()?.into_iter().map(|version| (version.facts.name, version.manifest_file)).collect();
-        let manifests = self.manifests()?;
-        let (mut missing, mut gone) = (Vec::new(), Vec::new());
-        for name in manifests.names()? {
-            let Some(stat) = manifests.stat(&name)? else { continue };
-            let file = ManifestFile::from(&stat);
-            match indexed.remove(&name) {
-                Some(known) if known == file => {}
-                Some(_) => {
-                    gone.push(name.clone());
-                    missing.push((name, file));
-                }
-                None => missing.push((name, file)),
-            }
-        }
-        gone.extend(indexed.into_keys());
-        gone.sort();
-        // A damaged manifest stays missing for ever, which is no reason to write.
-        let unreadable =
-            |name: &VersionName| matches!(manifests.read(name), Err(Error::Corrupt { .. } | Error::NotFound { .. }));
-        missing.retain(|(name, _)| Some(name) == at_hand || !unreadable(name));
-        let mut lost = HashSet::new();
-        for name in &gone {
-            if unreadable(name) && self.has_tree(name)? {
-                lost.insert(name.clone());
-            }
-        }
-        let Reflected { seq, chain } = reader.reflected()?;
-        let history = self.history()?;
-        let present = history.present()?;
-        let lines = if (present.marks.last_event, present.chain) == (seq, chain) {
-            Vec::new()
-        } else {
-            lines_after(&history.read()?, seq, &chain)?
-        };
-        if missing.is_empty() && gone.is_empty() && lines.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(Behind { missing, gone, lost, lines }))
-    }
-
     /// A file that root made in somebody else's store is theirs.
     fn hand_to_owner(&self, name: &str) -> Result<()> {
         let (uid, gid) = self.owner;
@@ -355,48 +251,6 @@ impl Store {
             _ => self.dir().set_owner(name, uid, gid),
         }
     }
-}
-
-/// What just went, so that nobody has to find it out again.
-pub struct Removal<'k> {
-    /// Versions, each once, sorted.
-    pub versions: Vec<VersionName>,
-    /// The objects to which only they referred.
-    pub objects: Vec<&'k ObjectKey>,
-}
-
-/// What the caller knows of what an index may lack.
-#[derive(Clone, Copy, Default)]
-struct AtHand<'a> {
-    published: Option<&'a Manifest>,
-    removed: Option<&'a Removal<'a>>,
-}
-
-/// What an index lacks.
-struct Behind {
-    missing: Vec<(VersionName, ManifestFile)>,
-    gone: Vec<VersionName>,
-    /// Those of them that are there but for a manifest that can be read: what the index knows of their trees may be
-    /// what makes it anew.
-    lost: HashSet<VersionName>,
-    lines: Vec<HistoryLine>,
-}
-
-fn line(recorded: &Recorded) -> Option<HistoryLine> {
-    recorded.trusted.then(|| HistoryLine {
-        event: recorded.event.clone(),
-        json: recorded.json.clone(),
-        chain: recorded.chain,
-    })
-}
-
-/// Trusted lines behind event `seq`, if that event is part of this history.
-fn lines_after(reading: &Reading, seq: u64, chain: &crate::model::event::Chain) -> Result<Vec<HistoryLine>> {
-    let known = reading.events.iter().find(|recorded| recorded.event.seq == seq);
-    if seq > 0 && known.is_none_or(|recorded| recorded.trusted && recorded.chain != *chain) {
-        return Err(index::foreign_history());
-    }
-    Ok(reading.events.iter().filter(|recorded| recorded.event.seq > seq).filter_map(line).collect())
 }
 
 impl ExclusiveStore<'_> {
