@@ -149,8 +149,8 @@ pub struct Report {
 ///
 /// As [`activate`](forward::activate()), with nothing changed. Also, once the switch was made:
 ///
-/// - [`Error::Refused`](crate::error::Error::Refused) (superseded) if somebody else switched meanwhile: that stands;
-/// - [`Error::Interrupted`](crate::error::Error::Interrupted): the version stays current and on trial.
+/// - [`Error::Refused`] (superseded) if somebody else switched meanwhile: that stands;
+/// - [`Error::Interrupted`]: the version stays current and on trial.
 pub fn activate(
     store: &Store,
     selector: &Selector,
