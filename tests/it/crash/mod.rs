@@ -27,6 +27,7 @@ pub fn tests() -> Vec<Trial> {
         power::tests(),
         readonly::tests(),
         repair::tests(),
+        trace::tests(),
     ]
     .into_iter()
     .flatten()

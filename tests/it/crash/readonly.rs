@@ -45,7 +45,6 @@ fn turned() -> Outcome {
 fn of_operation(stage: &Stage, operation: &Operation) -> Outcome {
     let dir = stage.scene();
     stage.begin()?;
-    let trigger = trigger(stage)?;
     let calls = points(&dir, operation);
     let done = scene::Roles::of(&dir);
     let reference = end(operation, &dir, "untouched");
@@ -53,6 +52,8 @@ fn of_operation(stage: &Stage, operation: &Operation) -> Outcome {
     let plan = Plan::sampled(MEDIUM.name, operation.name, &calls, SAMPLE);
     for (at, point) in plan.points().enumerate() {
         stage.begin()?;
+        // Each mount may have another loop device, and other tests have theirs.
+        let trigger = trigger(stage)?;
         let when = format!("{}, read-only from call {point} on, {}", operation.name, calls[point]);
         let mut number = 0;
         let ran = trace::run(&mut command(&dir, operation.arguments), &dir, &mut |_| {

@@ -16,7 +16,22 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::Ran;
+use libtest_mimic::Trial;
+
+use crate::support::{Fixture, Outcome, Ran};
+
+pub fn tests() -> Vec<Trial> {
+    vec![super::trial("trace::a_test_that_fails_leaves_no_command_behind", leaves_none_behind)]
+}
+
+fn leaves_none_behind() -> Outcome {
+    let fixture = Fixture::bare();
+    let run = |decide: &mut dyn FnMut(&Call) -> Fate| run(fixture.command().arg("init"), &fixture.dir, decide);
+    let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&mut |_| panic!("as a test may"))));
+    assert!(failed.is_err());
+    run(&mut |_| Fate::Happens).ok();
+    Ok(())
+}
 
 /// A call that changes something, before it does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +105,19 @@ mod register {
     pub const ACCUMULATOR: usize = std::mem::offset_of!(libc::user_regs_struct, rax);
     pub const CALL: usize = std::mem::offset_of!(libc::user_regs_struct, orig_rax);
     pub const THIRD: usize = std::mem::offset_of!(libc::user_regs_struct, rdx);
+}
+
+impl Drop for Tracer {
+    /// A test that fails while its command stands still must not leave it to the next one that this thread runs, which
+    /// would wait for it for ever.
+    fn drop(&mut self) {
+        if self.code.is_none() {
+            // SAFETY: it takes numbers.
+            unsafe { libc::kill(self.first, libc::SIGKILL) };
+            // SAFETY: no status is asked for.
+            while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL | libc::__WNOTHREAD) } > 0 {}
+        }
+    }
 }
 
 impl Tracer {
