@@ -57,8 +57,8 @@ impl Writer<'_> {
         Ok(Removed { versions, ..self.sweep(action)? })
     }
 
-    /// The same where it is known which objects went with these versions: those of `dead` and no others. Reads only what
-    /// goes, unless versions are of different ownerships.
+    /// The same where it is known which objects went with these versions: those of `dead` and no others. Reads the
+    /// numbers of all trees and all of what goes; where versions are of different ownerships, everything.
     pub fn remove_versions_with<'n, 'k>(
         &mut self,
         names: impl IntoIterator<Item = &'n VersionName>,

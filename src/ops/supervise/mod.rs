@@ -220,7 +220,7 @@ pub fn rollback(
     });
     let from = store.refs()?.read()?.version(Role::Current).cloned();
     let units = Units { supervision, services, observer, warnings: &warnings };
-    let stopped = stop_before(store, options, &units, from.as_ref());
+    let (stopped, expected) = stop_before(store, options, &units, from.as_ref());
     let trial = RefCell::new(None);
     let guard = |locked: &LockedRefs<'_>, to: &VersionName, level: u8| {
         locked.expect_current(from.as_ref())?;
@@ -245,7 +245,10 @@ pub fn rollback(
         return Ok(unchanged(store, switched.to, switched.digest, warnings.finish(), start));
     };
     (supervision.say)(&format!("current is now {}", switched.to));
-    let mut restarted = restarted_by_going_back(store, &units, from.as_ref(), &switched.to);
+    let mut restarted = match expected {
+        Some(expected) if expected.to == switched.to => expected.restarted,
+        _ => restarted_by_going_back(store, &units, from.as_ref(), &switched.to),
+    };
     for unit in stopped {
         if restarted.iter().all(|one| one.unit != unit) {
             restarted.push(Affected { unit, reasons: vec!["it was stopped before the switch".into()] });
@@ -276,16 +279,27 @@ fn restarted_by_going_back(
     }
 }
 
-/// Stops what must not see a switch back to where it will most likely lead; gives it.
-fn stop_before(store: &Store, options: &back::Options, units: &Units<'_>, from: Option<&VersionName>) -> Vec<String> {
-    if !units.any_stops_first() {
-        return Vec::new();
-    }
-    match back::first_candidate(store, options) {
-        Ok(Some(to)) => units.stop_first(&restarted_by_going_back(store, units, from, &to)),
-        // Nothing to go back to: that is found and said by the attempt.
-        Ok(None) | Err(_) => Vec::new(),
-    }
+/// Where a switch back most likely leads, and all that it restarts.
+struct Expected {
+    to: VersionName,
+    restarted: Vec<Affected>,
+}
+
+/// Stops what must not see a switch back; gives it, and what was expected for that.
+fn stop_before(
+    store: &Store,
+    options: &back::Options,
+    units: &Units<'_>,
+    from: Option<&VersionName>,
+) -> (Vec<String>, Option<Expected>) {
+    // That there is nothing to go back to is found and said by the attempt.
+    let to = match units.any_stops_first() {
+        true => back::first_candidate(store, options).ok().flatten(),
+        false => None,
+    };
+    let Some(to) = to else { return (Vec::new(), None) };
+    let restarted = restarted_by_going_back(store, units, from, &to);
+    (units.stop_first(&restarted), Some(Expected { to, restarted }))
 }
 
 /// The services, and how they run; fails early where the manager cannot be asked.

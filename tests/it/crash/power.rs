@@ -52,7 +52,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    pub fn new(medium: &'static Medium, base: Base) -> Result<Self, crate::support::Skipped> {
+    fn new(medium: &'static Medium, base: Base) -> Result<Self, crate::support::Skipped> {
         let image = Image::with_options(medium.kind, medium.mebibytes, &[])?;
         std::fs::create_dir(image.path("scene")).expect("a directory");
         scene::prepare(&image.path("scene"), base);
@@ -111,6 +111,11 @@ fn somebody_syncs(dir: &Path) {
 }
 
 fn cut(medium: &'static Medium) -> Outcome {
+    each_operation(medium, of_operation)
+}
+
+/// Gives every operation a stage with the scene that it begins with.
+pub fn each_operation(medium: &'static Medium, run: fn(&Stage, &Operation) -> Outcome) -> Outcome {
     needs_root()?;
     let mut bases: Vec<(Base, Stage)> = Vec::new();
     for operation in ALL {
@@ -118,7 +123,7 @@ fn cut(medium: &'static Medium) -> Outcome {
             bases.push((operation.base, Stage::new(medium, operation.base)?));
         }
         let (_, stage) = bases.iter().find(|(base, _)| *base == operation.base).expect("it was just made");
-        of_operation(stage, operation)?;
+        run(stage, operation)?;
     }
     Ok(())
 }

@@ -9,12 +9,12 @@ use std::process::Command;
 use libtest_mimic::Trial;
 
 use super::kill::{afterwards, at_once, end};
-use super::power::{Medium, Stage};
+use super::power::{Medium, Stage, each_operation};
 use super::sample::{Plan, points};
-use super::scene::{self, ALL, Base, Operation, command};
+use super::scene::{self, Operation, command};
 use super::trace::{self, Fate};
 use crate::support::image::Kind;
-use crate::support::{Outcome, Skipped, needs_root};
+use crate::support::{Outcome, Skipped};
 
 /// Points of each operation, unless told otherwise.
 const SAMPLE: usize = 3;
@@ -30,16 +30,7 @@ pub fn tests() -> Vec<Trial> {
 }
 
 fn turned() -> Outcome {
-    needs_root()?;
-    let mut stages: Vec<(Base, Stage)> = Vec::new();
-    for operation in ALL {
-        if !stages.iter().any(|(base, _)| *base == operation.base) {
-            stages.push((operation.base, Stage::new(&MEDIUM, operation.base)?));
-        }
-        let (_, stage) = stages.iter().find(|(base, _)| *base == operation.base).expect("it was just made");
-        of_operation(stage, operation)?;
-    }
-    Ok(())
+    each_operation(&MEDIUM, of_operation)
 }
 
 fn of_operation(stage: &Stage, operation: &Operation) -> Outcome {

@@ -90,15 +90,19 @@ impl World {
         End::Done
     }
 
+    /// How a switch ends that is not made.
+    fn no_switch(&self, name: &str, force: bool) -> Option<End> {
+        match self.has(name) {
+            false => Some(End::NotFound),
+            true if self.current.as_deref() == Some(name) => Some(End::Done),
+            true if self.standing(name).bad && !force => Some(End::Refused),
+            true => None,
+        }
+    }
+
     pub fn activate(&mut self, name: &str, force: bool) -> End {
-        if !self.has(name) {
-            return End::NotFound;
-        }
-        if self.current.as_deref() == Some(name) {
-            return End::Done;
-        }
-        if self.standing(name).bad && !force {
-            return End::Refused;
+        if let Some(end) = self.no_switch(name, force) {
+            return end;
         }
         if let Some(from) = self.current.replace(name.to_owned()) {
             self.previous = Some(from);
@@ -121,14 +125,8 @@ impl World {
     }
 
     pub fn rollback_to(&mut self, name: &str, force: bool) -> End {
-        if !self.has(name) {
-            return End::NotFound;
-        }
-        if self.current.as_deref() == Some(name) {
-            return End::Done;
-        }
-        if self.standing(name).bad && !force {
-            return End::Refused;
+        if let Some(end) = self.no_switch(name, force) {
+            return end;
         }
         self.go_back(name)
     }
