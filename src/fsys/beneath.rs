@@ -1,7 +1,7 @@
 //! Following symbolic links, but never out of a directory.
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::dir::Dir;
 use super::stat::{Stat, stat_file};
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 pub fn try_stat(dir: &Dir, path: impl AsRef<[u8]>) -> Result<Option<Stat>> {
     let path = path.as_ref();
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    match rustix::fs::openat2(dir, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+    match retry_on_intr(|| rustix::fs::openat2(dir, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)) {
         Ok(fd) => stat_file(&std::fs::File::from(fd), || dir.path_of(path)).map(Some),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
         Err(Errno::NOSYS | Errno::PERM) => dir.try_stat_following(path),

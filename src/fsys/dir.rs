@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::mutation::Mutation;
 use super::stat::{Kind, Stat, stat_file};
@@ -43,7 +43,7 @@ impl Dir {
     /// Opens a directory by path; symbolic links on the way are followed, as the user who named it expects.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
-        match rustix::fs::open(&path, OPEN, Mode::empty()) {
+        match retry_on_intr(|| rustix::fs::open(&path, OPEN, Mode::empty())) {
             Ok(fd) => Ok(Self { fd, path, heir: None }),
             Err(errno) => Err(Error::io("open directory", path, errno)),
         }
@@ -102,7 +102,7 @@ impl Dir {
 
     /// A handle to the same directory with a place of its own at which it is listed.
     pub fn reopen(&self) -> Result<Self> {
-        let fd = rustix::fs::openat(&self.fd, ".", OPEN, Mode::empty())
+        let fd = retry_on_intr(|| rustix::fs::openat(&self.fd, ".", OPEN, Mode::empty()))
             .map_err(|errno| Error::io("open directory", &self.path, errno))?;
         Ok(Self { fd, path: self.path.clone(), heir: self.heir })
     }
@@ -121,7 +121,7 @@ impl Dir {
     /// Opens a directory in it. A symbolic link is not followed.
     pub fn open_dir(&self, name: impl AsRef<[u8]>) -> Result<Self> {
         let name = name.as_ref();
-        let fd = rustix::fs::openat(&self.fd, name, OPEN | OFlags::NOFOLLOW, Mode::empty())
+        let fd = retry_on_intr(|| rustix::fs::openat(&self.fd, name, OPEN | OFlags::NOFOLLOW, Mode::empty()))
             .map_err(|errno| self.fail("open directory", name, errno))?;
         Ok(Self { fd, path: self.path_of(name), heir: self.heir })
     }
@@ -139,7 +139,7 @@ impl Dir {
     pub fn open_dir_same_mount(&self, name: impl AsRef<[u8]>) -> Result<Self> {
         let name = name.as_ref();
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        match rustix::fs::openat2(&self.fd, name, OPEN | OFlags::NOFOLLOW, Mode::empty(), resolve) {
+        match retry_on_intr(|| rustix::fs::openat2(&self.fd, name, OPEN | OFlags::NOFOLLOW, Mode::empty(), resolve)) {
             Ok(fd) => Ok(Self { fd, path: self.path_of(name), heir: self.heir }),
             // Kernels before 5.6 and some sandboxes do not have the call; the device number tells all but bind mounts.
             Err(Errno::NOSYS | Errno::PERM) => {
@@ -335,9 +335,10 @@ impl Dir {
         let name = name.as_ref();
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         // Only the owner (or root) may leave the access time alone.
-        rustix::fs::openat(&self.fd, name, flags | OFlags::NOATIME, Mode::empty())
+        let open = |flags| retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, Mode::empty()));
+        open(flags | OFlags::NOATIME)
             .or_else(|errno| match errno {
-                Errno::PERM => rustix::fs::openat(&self.fd, name, flags, Mode::empty()),
+                Errno::PERM => open(flags),
                 errno => Err(errno),
             })
             .map(File::from)
@@ -348,7 +349,7 @@ impl Dir {
     pub fn create_file(&self, name: impl AsRef<[u8]>, mode: u32) -> Result<File> {
         let name = name.as_ref();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
+        let file = retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode)))
             .map(File::from)
             .map_err(|errno| self.fail("create", name, errno))?;
         self.hand_over(name)?;
@@ -359,7 +360,7 @@ impl Dir {
     pub fn open_or_create_file(&self, name: impl AsRef<[u8]>, mode: u32) -> Result<File> {
         let name = name.as_ref();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
+        let file = retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode)))
             .map(File::from)
             .map_err(|errno| self.fail("open", name, errno))?;
         // Made just now, or by an earlier run that died before it could give it away.
@@ -401,7 +402,7 @@ impl Dir {
         if Mutation::DirectorySync.is_made() {
             return Ok(());
         }
-        rustix::fs::fsync(&self.fd).map_err(|errno| Error::io("sync", &self.path, errno))
+        retry_on_intr(|| rustix::fs::fsync(&self.fd)).map_err(|errno| Error::io("sync", &self.path, errno))
     }
 
     /// Makes everything on this file system durable, and reports write errors since this handle was opened (Linux
@@ -410,7 +411,8 @@ impl Dir {
         if Mutation::Barrier.is_made() {
             return Ok(());
         }
-        rustix::fs::syncfs(&self.fd).map_err(|errno| Error::io("sync the file system of", &self.path, errno))
+        retry_on_intr(|| rustix::fs::syncfs(&self.fd))
+            .map_err(|errno| Error::io("sync the file system of", &self.path, errno))
     }
 }
 

@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::{FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::mutation::Mutation;
 use crate::error::{Error, Result};
@@ -172,7 +172,7 @@ pub fn set_mtime(fd: impl AsFd, mtime: (i64, u32), path: impl Fn() -> std::path:
 
 /// Shares the blocks of `from` with the empty file `to`. Gives `false` where the file system cannot do that.
 pub fn reflink(from: &File, to: &File, path: &Path) -> Result<bool> {
-    match rustix::fs::ioctl_ficlone(to, from) {
+    match retry_on_intr(|| rustix::fs::ioctl_ficlone(to, from)) {
         Ok(()) => Ok(true),
         Err(
             Errno::OPNOTSUPP | Errno::NOTTY | Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::TXTBSY,
@@ -201,7 +201,8 @@ pub fn forget_cached(file: &File) {
 
 /// Reserves blocks behind the end of a file without changing its length. `false` where that is not supported.
 pub fn reserve_behind_end(file: &File, offset: u64, length: u64, path: &Path) -> Result<bool> {
-    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, offset, length) {
+    let reserve = || rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, offset, length);
+    match retry_on_intr(reserve) {
         Ok(()) => Ok(true),
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
         Err(errno) => Err(Error::io("reserve space for", path, errno)),

@@ -34,6 +34,8 @@ const fn fails(name: &'static str, number: i32, calls: &'static [&'static str]) 
 
 const SYNCS: &[&str] = &["fsync", "syncfs"];
 const WRITES: &[&str] = &["write", "pwrite"];
+/// What a signal may interrupt on one file system or another.
+const INTERRUPTIBLE: &[&str] = &["open", "write", "pwrite", "fsync", "syncfs", "fallocate"];
 
 const ALL_WRONGS: [Wrong; 9] = [
     fails("enospc", libc::ENOSPC, &["open", "write", "pwrite", "mkdir", "link", "symlink", "rename", "fallocate"]),
@@ -43,7 +45,7 @@ const ALL_WRONGS: [Wrong; 9] = [
     fails("emlink", libc::EMLINK, &["link"]),
     fails("exdev", libc::EXDEV, &["link", "rename"]),
     fails("eperm", libc::EPERM, &["chmod", "chown", "link", "unlink", "setxattr"]),
-    Wrong { name: "eintr", fate: Fate::Fails(libc::EINTR), calls: WRITES, transparent: true },
+    Wrong { name: "eintr", fate: Fate::Fails(libc::EINTR), calls: INTERRUPTIBLE, transparent: true },
     Wrong { name: "short", fate: Fate::Short, calls: WRITES, transparent: true },
 ];
 
