@@ -102,9 +102,13 @@ impl Dir {
 
     /// A handle to the same directory with a place of its own at which it is listed.
     pub fn reopen(&self) -> Result<Self> {
-        let fd = retry_on_intr(|| rustix::fs::openat(&self.fd, ".", OPEN, Mode::empty()))
-            .map_err(|errno| Error::io("open directory", &self.path, errno))?;
+        let fd = self.open_at(b".", OPEN, 0).map_err(|errno| Error::io("open directory", &self.path, errno))?;
         Ok(Self { fd, path: self.path.clone(), heir: self.heir })
+    }
+
+    /// Opens a name in it, however often a signal comes in between.
+    fn open_at(&self, name: &[u8], flags: OFlags, mode: u32) -> rustix::io::Result<OwnedFd> {
+        retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode)))
     }
 
     /// A path by which other interfaces of this process reach the directory however deep it lies.
@@ -121,8 +125,8 @@ impl Dir {
     /// Opens a directory in it. A symbolic link is not followed.
     pub fn open_dir(&self, name: impl AsRef<[u8]>) -> Result<Self> {
         let name = name.as_ref();
-        let fd = retry_on_intr(|| rustix::fs::openat(&self.fd, name, OPEN | OFlags::NOFOLLOW, Mode::empty()))
-            .map_err(|errno| self.fail("open directory", name, errno))?;
+        let fd =
+            self.open_at(name, OPEN | OFlags::NOFOLLOW, 0).map_err(|errno| self.fail("open directory", name, errno))?;
         Ok(Self { fd, path: self.path_of(name), heir: self.heir })
     }
 
@@ -335,10 +339,9 @@ impl Dir {
         let name = name.as_ref();
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         // Only the owner (or root) may leave the access time alone.
-        let open = |flags| retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, Mode::empty()));
-        open(flags | OFlags::NOATIME)
+        self.open_at(name, flags | OFlags::NOATIME, 0)
             .or_else(|errno| match errno {
-                Errno::PERM => open(flags),
+                Errno::PERM => self.open_at(name, flags, 0),
                 errno => Err(errno),
             })
             .map(File::from)
@@ -349,9 +352,7 @@ impl Dir {
     pub fn create_file(&self, name: impl AsRef<[u8]>, mode: u32) -> Result<File> {
         let name = name.as_ref();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode)))
-            .map(File::from)
-            .map_err(|errno| self.fail("create", name, errno))?;
+        let file = self.open_at(name, flags, mode).map(File::from).map_err(|errno| self.fail("create", name, errno))?;
         self.hand_over(name)?;
         Ok(file)
     }
@@ -360,9 +361,7 @@ impl Dir {
     pub fn open_or_create_file(&self, name: impl AsRef<[u8]>, mode: u32) -> Result<File> {
         let name = name.as_ref();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode)))
-            .map(File::from)
-            .map_err(|errno| self.fail("open", name, errno))?;
+        let file = self.open_at(name, flags, mode).map(File::from).map_err(|errno| self.fail("open", name, errno))?;
         // Made just now, or by an earlier run that died before it could give it away.
         if self.heir.is_some() && stat_file(&file, || self.path_of(name))?.uid == rustix::process::geteuid().as_raw() {
             self.hand_over(name)?;

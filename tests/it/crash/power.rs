@@ -22,7 +22,7 @@ use crate::support::image::{Image, Kind};
 use crate::support::{Outcome, needs_root};
 
 /// Points of each operation on each medium, unless told otherwise.
-const SAMPLE: usize = 2;
+pub const SAMPLE: usize = 2;
 
 /// A file system and how it is mounted.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +33,7 @@ pub struct Medium {
     pub options: &'static [&'static str],
 }
 
-const MEDIA: [Medium; 4] = [
+pub const MEDIA: [Medium; 4] = [
     Medium { name: "ext4-ordered", kind: Kind::Ext4, mebibytes: 64, options: &["loop", "data=ordered"] },
     Medium { name: "ext4-writeback", kind: Kind::Ext4, mebibytes: 64, options: &["loop", "data=writeback"] },
     Medium { name: "xfs", kind: Kind::Xfs, mebibytes: 300, options: &["loop"] },
@@ -53,9 +53,13 @@ pub struct Stage {
 
 impl Stage {
     fn new(medium: &'static Medium, base: Base) -> Result<Self, crate::support::Skipped> {
+        Self::prepared(medium, |scene| scene::prepare(scene, base))
+    }
+
+    pub fn prepared(medium: &'static Medium, prepare: impl FnOnce(&Path)) -> Result<Self, crate::support::Skipped> {
         let image = Image::with_options(medium.kind, medium.mebibytes, &[])?;
         std::fs::create_dir(image.path("scene")).expect("a directory");
-        scene::prepare(&image.path("scene"), base);
+        prepare(&image.path("scene"));
         image.unmount()?;
         let pristine = image.file().with_extension("pristine");
         copy(&image.file(), &pristine);
@@ -73,7 +77,7 @@ impl Stage {
     }
 
     /// From this instant nothing reaches the medium.
-    fn shut_down(&self) {
+    pub fn shut_down(&self) {
         match self.medium.kind {
             // It has no such call. What was given to the device so far is in its file.
             Kind::Btrfs => copy(&self.image.file(), &self.image.file().with_extension("cut")),

@@ -1,4 +1,4 @@
-//! A repair that is killed before each of its system calls.
+//! A repair that is killed, or whose power goes, before each of its system calls.
 //!
 //! It begins with a store that is damaged, so that the checker cannot be asked at once. Instead: at every point each name
 //! that was there is there, and is as it was or as it is to be; and a repair that is run again ends where an
@@ -10,6 +10,7 @@ use std::path::Path;
 
 use libtest_mimic::Trial;
 
+use super::power::{MEDIA, Medium, SAMPLE, Stage};
 use super::sample::{Plan, points};
 use super::scene::{Base, Operation, Scenes, copy, discard, ran};
 use super::trace::{self, Fate};
@@ -29,7 +30,8 @@ const REPAIR: Operation = Operation {
 };
 
 pub fn tests() -> Vec<Trial> {
-    vec![trial("kill::repair", repair)]
+    let cut = |medium: &'static Medium| trial(&format!("power::{}-repair", medium.name), move || cut(medium));
+    std::iter::once(trial("kill::repair", repair)).chain(MEDIA.iter().map(cut)).collect()
 }
 
 /// One of everything that a repair mends.
@@ -80,20 +82,64 @@ fn repair() -> Outcome {
             if number == point + 1 { Fate::Killed } else { Fate::Happens }
         });
         assert!(died.code == -9 || point + 3 > calls.len(), "{when}: {died:#?}");
-        assert_old_or_new(&trees(&dir), &before, &after, &when);
-        for looking in [&["status"][..], &["list"], &["history"]] {
-            assert_eq!(ran(&dir, looking).code, 0, "{when}: {looking:?}");
-        }
-        ran(&dir, REPAIR.arguments).ok();
-        assert_eq!(trees(&dir), after, "{when}, again");
-        let verified = ran(&dir, &["--json", "verify"]).ok().json();
-        assert_eq!(verified["problems"], serde_json::json!([]), "{when}");
-        ran(&dir, scene::HEAL).ok();
-        checker::look(&dir.join("root")).settled(&when);
+        assert_heals(&dir, &before, &after, &when);
         discard(&dir);
     }
     plan.done();
     Ok(())
+}
+
+fn cut(medium: &'static Medium) -> Outcome {
+    needs_root()?;
+    let stage = Stage::prepared(medium, |scene| {
+        scene::prepare(scene, REPAIR.base);
+        damage(scene);
+    })?;
+    let dir = stage.scene();
+    stage.begin()?;
+    let before = trees(&dir);
+    let calls = points(&dir, &REPAIR);
+    let after = trees(&dir);
+    stage.image.unmount()?;
+    let plan = Plan::sampled(&format!("power-{}", medium.name), REPAIR.name, &calls, SAMPLE);
+    for point in plan.points() {
+        stage.begin()?;
+        let when = format!("repair, cut off before call {point}, {}", calls[point]);
+        let mut number = 0;
+        trace::run(&mut scene::command(&dir, REPAIR.arguments), &dir, &mut |_| {
+            number += 1;
+            if number != point + 1 {
+                return Fate::Happens;
+            }
+            stage.shut_down();
+            Fate::Killed
+        });
+        stage.come_back()?;
+        assert_heals(&dir, &before, &after, &when);
+        stage.image.unmount()?;
+    }
+    stage.begin()?;
+    ran(&dir, REPAIR.arguments).ok();
+    stage.shut_down();
+    stage.come_back()?;
+    assert_eq!(trees(&dir), after, "repair, cut off behind its end");
+    stage.image.unmount()?;
+    plan.done();
+    Ok(())
+}
+
+/// Each name is old or new, the store can be looked at, and a repair that is run again ends where an undisturbed one does.
+fn assert_heals(dir: &Path, before: &Trees, after: &Trees, when: &str) {
+    assert_old_or_new(&trees(dir), before, after, when);
+    for looking in [&["status"][..], &["list"], &["history"]] {
+        assert_eq!(ran(dir, looking).code, 0, "{when}: {looking:?}");
+    }
+    ran(dir, REPAIR.arguments).ok();
+    assert_eq!(&trees(dir), after, "{when}, again");
+    let verified = ran(dir, &["--json", "verify"]).ok().json();
+    assert_eq!(verified["problems"], serde_json::json!([]), "{when}");
+    ran(dir, scene::HEAL).ok();
+    checker::look(&dir.join("root")).settled(when);
 }
 
 type Trees = BTreeMap<Vec<u8>, Described>;
