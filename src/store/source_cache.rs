@@ -4,6 +4,8 @@
 
 use std::collections::HashMap;
 
+use rayon::prelude::*;
+
 use super::{SharedStore, Store};
 use crate::error::Result;
 use crate::fsys::Stat;
@@ -15,6 +17,9 @@ use crate::model::ContentId;
 const CACHED_IMPORTS: u64 = 2;
 /// Files that are remembered however small the last import was.
 const FEWEST_CACHED_FILES: u64 = 10_000;
+
+/// A thread that asks for fewer takes longer to open the index than to ask.
+const FEWEST_KEYS_OF_A_THREAD: usize = 20_000;
 
 /// What was remembered of a source file that has not changed since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,18 +38,21 @@ impl Store {
         stats: impl Iterator<Item = &'s Stat>,
     ) -> HashMap<u64, CachedContent> {
         let mut keys: Vec<StatKey> = stats.map(StatKey::from).collect();
-        keys.sort_unstable();
-        let find = || -> Result<HashMap<u64, CachedContent>> {
-            let Ok((mut index, _)) = self.open_index() else { return Ok(HashMap::new()) };
+        keys.par_sort_unstable();
+        let ask = |keys: &[StatKey]| -> Result<Vec<(u64, CachedContent)>> {
+            let Ok((mut index, _)) = self.open_index() else { return Ok(Vec::new()) };
             let generation = self.history()?.present()?.marks.highest_import;
-            let found = index.read()?.cached_contents(&file_system.to_le_bytes(), &keys)?;
+            let found = index.read()?.cached_contents(&file_system.to_le_bytes(), keys)?;
             let known = keys.iter().zip(found).filter_map(|(key, found)| Some((key.inode, found?)));
             let cached = |(inode, known): (u64, index::CachedContent)| {
                 (inode, CachedContent { content: known.content, fades: known.generation + 1 < generation })
             };
             Ok(known.map(cached).collect())
         };
-        find().unwrap_or_default()
+        // Each thread by a connection of its own; where one fails, its files are read.
+        let share = keys.len().div_ceil(rayon::current_num_threads()).max(FEWEST_KEYS_OF_A_THREAD);
+        let shares: Vec<_> = keys.par_chunks(share).map(|keys| ask(keys).unwrap_or_default()).collect();
+        shares.into_iter().flatten().collect()
     }
 }
 
@@ -65,6 +73,48 @@ impl SharedStore<'_> {
         };
         if let Err(error) = remember() {
             tracing::debug!(%error, "source files are not remembered");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fsys::Kind;
+    use crate::layout::Layout;
+    use crate::store::Settings;
+    use crate::store::create::{CreateOptions, create};
+
+    #[test]
+    fn so_many_files_that_several_threads_ask_are_each_told_their_own() {
+        let temporary = tempfile::tempdir().unwrap();
+        let layout = Layout::new(temporary.path().join("root"), None);
+        let (store, _) = create(layout, Settings::default(), CreateOptions::default()).unwrap();
+        let stat = |inode: usize| Stat {
+            kind: Kind::File,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            size: 1,
+            allocated_bytes: 4096,
+            links: 1,
+            device: 7,
+            inode: inode as u64,
+            mtime: (1, 0),
+            ctime: (1, 0),
+        };
+        let content = |inode: usize| ContentId::of(&inode.to_le_bytes());
+        // Asked for in no order, by three threads; every second one is known.
+        let count = 3 * FEWEST_KEYS_OF_A_THREAD + 1;
+        let mut known: Vec<_> =
+            (0..count).step_by(2).map(|inode| (StatKey::from(&stat(inode)), content(inode))).collect();
+        store.share().unwrap().remember_contents(9, &mut known, count as u64);
+        let asked: Vec<Stat> = (0..count).rev().map(stat).collect();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let told = pool.install(|| store.cached_contents(9, asked.iter()));
+        assert_eq!(told.len(), known.len());
+        for inode in (0..count).step_by(2) {
+            assert_eq!(told.get(&(inode as u64)).map(|known| known.content), Some(content(inode)));
         }
     }
 }

@@ -26,13 +26,18 @@ impl Job<'_> {
     pub(super) fn import_directory(&self, source: &Dir, path: &Path) -> Result<Report> {
         use std::os::unix::ffi::OsStrExt;
         self.refuse_own_parts(source)?;
-        let scan = scan::scan(source, self.observer)?;
-        self.refuse_own_parts_inside(&scan)?;
         let existing = self.existing()?;
+        // Reading manifests is one thread's work, and looking at the source leaves gaps that it fills.
+        let needs_objects = existing.is_none();
+        let read_published = || needs_objects.then(|| self.store.published_objects()).transpose();
+        let (scan, published) = rayon::join(|| scan::scan(source, self.observer), read_published);
+        let (scan, published) = (scan?, published?);
+        self.refuse_own_parts_inside(&scan)?;
         // To compare with what exists takes no objects, but for those that the source is made of.
-        let published: Box<dyn Published> = match &existing {
-            Some(_) if !self.may_hold_objects(source, &scan)? => Box::new(NothingPublished),
-            _ => Box::new(self.store.published_objects()?),
+        let published: Box<dyn Published> = match published {
+            Some(published) => Box::new(published),
+            None if self.may_hold_objects(source, &scan)? => Box::new(self.store.published_objects()?),
+            None => Box::new(NothingPublished),
         };
         let reader = Reader::new(self, source, &scan, &*published)?;
         let tally = Tally::default();

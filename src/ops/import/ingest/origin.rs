@@ -5,12 +5,14 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::Ingest;
 use crate::error::Result;
 use crate::fsys::{Dir, Kind};
 use crate::model::TreePath;
 use crate::ops::import::pyc::{CACHE_DIRECTORY, PycPolicy};
-use crate::scan::{ScanFile, in_source};
+use crate::scan::{ScanDir, ScanFile, in_source};
 
 /// A directory of the source, opened when it is needed.
 pub(super) struct Origin<'a> {
@@ -48,13 +50,15 @@ pub(super) fn directories_to_read(ingest: &Ingest<'_>) -> Vec<bool> {
         file.stat.kind != Kind::File
             || (ingest.own_inodes)(&file.stat).is_none() && (ingest.cached)(&file.stat).is_none()
     };
-    let mut to_read = vec![paths_matter; directories.len()];
-    // Parents come before what is in them.
-    for (at, directory) in directories.iter().enumerate().rev() {
+    let by_itself = |directory: &ScanDir| {
         let compiled = ingest.rules.pyc == PycPolicy::Pin
             && directory.path.components().last() == Some(CACHE_DIRECTORY)
             && !directory.files.is_empty();
-        to_read[at] = to_read[at] || compiled || directory.files.iter().any(is_read);
+        paths_matter || compiled || directory.files.iter().any(is_read)
+    };
+    let mut to_read: Vec<bool> = directories.par_iter().map(by_itself).collect();
+    // Parents come before what is in them.
+    for (at, directory) in directories.iter().enumerate().rev() {
         if to_read[at] {
             to_read[directory.parent] = true;
         }
