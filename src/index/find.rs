@@ -19,7 +19,7 @@ use crate::model::{ContentId, Entry, EntryName, Node, Tree, TreeId, TreePath, Ve
 const ROOTS: &str = "SELECT v.name, v.tree, t.hash FROM versions AS v JOIN trees AS t ON t.id = v.tree
     ORDER BY v.import_number";
 macro_rules! above {
-    ($first:literal, $rest:literal) => {
+    ($first:expr, $rest:literal) => {
         concat!(
             "WITH RECURSIVE above (tree) AS (",
             $first,
@@ -28,12 +28,21 @@ macro_rules! above {
         )
     };
 }
-const TREES_WITH_CONTENT: &str =
-    above!("SELECT tree FROM entries WHERE content BETWEEN ?1 AND ?2", "SELECT tree FROM above");
-const VERSIONS_WITH_CONTENT: &str = above!(
-    "SELECT tree FROM entries WHERE content = ?1",
-    "SELECT name FROM versions WHERE tree IN above ORDER BY import_number"
-);
+macro_rules! with_content {
+    ($condition:literal) => {
+        concat!(
+            "SELECT tree FROM entries WHERE content ",
+            $condition,
+            " UNION SELECT t.id FROM base_entries AS b CROSS JOIN trees AS t ON t.base = b.base WHERE b.content ",
+            $condition,
+            " AND NOT EXISTS (SELECT 1 FROM entries AS e WHERE e.tree = t.id AND e.name = b.name)
+            AND NOT EXISTS (SELECT 1 FROM hidden_names AS h WHERE h.tree = t.id AND h.name = b.name)"
+        )
+    };
+}
+const TREES_WITH_CONTENT: &str = above!(with_content!("BETWEEN ?1 AND ?2"), "SELECT tree FROM above");
+const VERSIONS_WITH_CONTENT: &str =
+    above!(with_content!("= ?1"), "SELECT name FROM versions WHERE tree IN above ORDER BY import_number");
 const VERSIONS_WITH_TREE: &str = above!(
     "SELECT id FROM trees WHERE hash = ?1",
     "SELECT name FROM versions WHERE tree IN above ORDER BY import_number"

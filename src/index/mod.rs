@@ -27,10 +27,12 @@
 //!
 //! - [`open`](mod@open): settings, modes, and why an index cannot be used
 //! - [`rebuild`](mod@rebuild): a new index from manifests and history
+//! - `bases`: what trees have in common
 //! - [`versions`], [`trees`], [`objects`], [`events`], [`stat_cache`]: the tables
 //! - [`find`]: paths and contents over all versions
 //! - [`remove`]: taking versions out, and what only they used
 
+mod bases;
 pub mod events;
 mod failure;
 pub mod find;
@@ -149,8 +151,8 @@ pub struct Reflected {
 const REFLECTED: &str = "SELECT last_event, chain FROM meta";
 const SET_REFLECTED: &str = "UPDATE meta SET last_event = ?1, chain = ?2";
 const COUNT: &str = "SELECT (SELECT count(*) FROM versions), (SELECT count(*) FROM trees),
-    (SELECT count(*) FROM entries), (SELECT count(*) FROM objects), (SELECT count(*) FROM events),
-    (SELECT count(*) FROM stat_cache)";
+    (SELECT count(*) FROM entries) + (SELECT count(*) FROM base_entries), (SELECT count(*) FROM objects), (SELECT count(*) FROM events),
+    (SELECT coalesce(sum(length(files)), 0) / 57 FROM stat_cache)";
 
 /// How many rows there are of each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -159,7 +161,7 @@ pub struct Totals {
     pub versions: u64,
     /// Distinct directories.
     pub trees: u64,
-    /// Entries of distinct directories.
+    /// Entries of distinct directories, those once that several have in common.
     pub entries: u64,
     /// Objects that published versions use.
     pub objects: u64,

@@ -145,7 +145,7 @@ mod tests {
             "SELECT quote(version) || quote(key) || quote(value) FROM labels ORDER BY 1",
             "SELECT quote(version) || quote(path) FROM shared_paths ORDER BY 1",
             "SELECT quote(hash) || quote(registered) FROM trees ORDER BY 1",
-            "SELECT quote(t.hash) || quote(e.name) || quote(e.content) || quote(s.hash) FROM entries AS e
+            "SELECT quote(t.hash) || quote(e.name) || quote(e.content) || quote(s.hash) FROM tree_entries AS e
                 JOIN trees AS t ON t.id = e.tree LEFT JOIN trees AS s ON s.id = e.subtree ORDER BY 1",
             "SELECT quote(o.content) || c.name || quote(size) || quote(mtime_seconds) FROM objects AS o
                 JOIN classes AS c ON c.id = o.class ORDER BY 1",

@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use rusqlite::{CachedStatement, Connection, params_from_iter};
 
-use super::Writer;
 use super::failure::{failed, malformed};
 use super::objects::{Classes, plain_class};
 use super::trees::{RowId, metadata};
 use super::versions::parse_ownership;
+use super::{Writer, bases};
 use crate::error::Result;
 use crate::model::{ObjectKey, Ownership, VersionName};
 
@@ -20,7 +20,7 @@ const TREES: &str = "SELECT id, registered FROM trees";
 const DELETE_ENTRIES: &str = "DELETE FROM entries WHERE tree = ?1";
 const DELETE_TREE: &str = "DELETE FROM trees WHERE id = ?1";
 const SET_REGISTERED: &str = "UPDATE trees SET registered = ?2 WHERE id = ?1";
-const FILES: &str = "SELECT tree, content, mode, uid, gid, xattrs FROM entries WHERE kind = 1 AND size > 0";
+const FILES: &str = "SELECT tree, content, mode, uid, gid, xattrs FROM tree_entries WHERE kind = 1 AND size > 0";
 const PINNED_OBJECTS: &str = "SELECT DISTINCT content, class FROM pinned_objects";
 const OBJECT_KEYS: &str = "SELECT content, class FROM objects";
 const DELETE_OBJECT: &str = "DELETE FROM objects WHERE content = ?1 AND class = ?2";
@@ -132,6 +132,7 @@ fn remove_unreferred(connection: &Connection) -> rusqlite::Result<u64> {
             }
         }
     }
+    bases::remove_unused(connection)?;
     Ok(trees)
 }
 
@@ -243,6 +244,7 @@ fn sweep_trees(connection: &Connection, live: &Live) -> rusqlite::Result<u64> {
     for tree in &dead {
         statement.execute([tree])?;
     }
+    bases::remove_unused(connection)?;
     Ok(dead.len() as u64)
 }
 
@@ -301,6 +303,8 @@ mod tests {
 
     /// Whether objects and trees are exactly those of `expected`.
     fn assert_holds(index: &mut Index, expected: &[&Manifest], story: &str) {
+        let bases = "SELECT (SELECT count(*) FROM bases) - (SELECT count(DISTINCT base) FROM trees)";
+        assert_eq!(index.connection.query_row(bases, [], |row| row.get::<_, i64>(0)), Ok(0), "{story}: unused bases");
         let reader = index.read().unwrap();
         let published = reader.published_objects().unwrap();
         let keys: BTreeMap<ObjectKey, _> = expected.iter().flat_map(|manifest| object_keys(manifest)).collect();
@@ -345,7 +349,7 @@ mod tests {
 
     /// A file at one of few paths with one of few contents, so that versions share much.
     fn any_file() -> impl Strategy<Value = (String, String)> {
-        let paths = prop::sample::select(vec!["a", "d/a", "d/b", "d/e/a", "f/a", "f/b", "f/e/a"]);
+        let paths = prop::sample::select(vec!["a", "d/a", "d/b", "d/e/a", "d/k1", "f/a", "f/b", "f/e/a"]);
         (paths, prop::sample::select(vec!["", "*", "@"]), 0..3_u8)
             .prop_map(|(path, mark, contents)| (format!("{path}{mark}"), "x".repeat(contents.into())))
     }
@@ -369,7 +373,11 @@ mod tests {
                 let files: BTreeMap<&str, (&str, &str)> = files.iter()
                     .map(|(path, contents)| (path.trim_end_matches(['*', '@']), (path.as_str(), contents.as_str())))
                     .collect();
-                let files: Vec<(&str, &str)> = files.into_values().collect();
+                // Enough that stay, in one directory, for its trees to have a base.
+                let kept: Vec<String> = (0..8).map(|at| format!("d/k{at}")).collect();
+                let kept = kept.iter().filter(|path| !files.contains_key(path.as_str()));
+                let files: Vec<(&str, &str)> =
+                    kept.map(|path| (path.as_str(), "k")).chain(files.values().copied()).collect();
                 let mut made = manifest(&format!("v{number}"), number, &files);
                 if *owner == 1 {
                     made.facts.ownership = Ownership::Squash { uid: 7, gid: 7 };

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use rusqlite::{CachedStatement, Connection, Row};
 
+use super::bases::{self, Bases, Form};
 use super::failure::{failed, malformed};
 use super::{Reader, Writer, number, optional, unsigned};
 use crate::error::Result;
@@ -18,9 +19,9 @@ const SYMLINK: u8 = 3;
 
 const TREE_ROW: &str = "SELECT id FROM trees WHERE hash = ?1";
 const NEXT_TREE: &str = "SELECT coalesce(max(id), 0) + 1 FROM trees";
-const INSERT_TREE: &str = "INSERT INTO trees (id, hash) VALUES (?1, ?2)";
+const INSERT_TREE: &str = "INSERT INTO trees (id, hash, base) VALUES (?1, ?2, ?3)";
 const INSERT_ENTRY: &str = "INSERT INTO entries
-    (tree, name, kind, mode, uid, gid, xattrs, size, content, subtree, target)
+    (tree, name, kind, mode, uid, gid, xattrs, size, content, target, subtree)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
 const ENTRIES: &str = "SELECT e.name, e.kind, e.mode, e.uid, e.gid, e.xattrs, e.size, e.content, e.target,
         e.subtree, t.hash
@@ -28,6 +29,8 @@ const ENTRIES: &str = "SELECT e.name, e.kind, e.mode, e.uid, e.gid, e.xattrs, e.
 const ENTRY: &str = "SELECT e.name, e.kind, e.mode, e.uid, e.gid, e.xattrs, e.size, e.content, e.target,
         e.subtree, t.hash
     FROM entries AS e LEFT JOIN trees AS t ON t.id = e.subtree WHERE e.tree = ?1 AND e.name = ?2";
+const NEWEST_ROOT: &str = "SELECT tree FROM versions ORDER BY import_number DESC LIMIT 1";
+const SUBDIRECTORIES: &str = "SELECT name, subtree FROM entries WHERE tree = ?1 AND subtree IS NOT NULL";
 
 /// Number of a tree's row; means nothing outside this database.
 pub(super) type RowId = i64;
@@ -122,8 +125,14 @@ impl Reader<'_> {
             Ok(entries)
         };
         let entries: Vec<Option<_>> = read().map_err(failed("read a tree"))?;
-        let whole: Option<Vec<_>> = entries.into_iter().collect();
-        whole.ok_or_else(|| malformed("read a tree", "an entry makes no sense"))
+        let own: Option<Vec<_>> = entries.into_iter().collect();
+        let mut whole = own.ok_or_else(|| malformed("read a tree", "an entry makes no sense"))?;
+        let inherited = self.inherited(tree, &whole)?;
+        if !inherited.is_empty() {
+            whole.extend(inherited.into_iter().map(|entry| (entry, None)));
+            whole.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+        }
+        Ok(whole)
     }
 
     fn entry_of(&self, tree: RowId, name: &[u8]) -> Result<Option<(Entry, Option<RowId>)>> {
@@ -132,7 +141,7 @@ impl Reader<'_> {
         match found.map_err(failed("look up a path"))? {
             Some(None) => Err(malformed("look up a path", "an entry makes no sense")),
             Some(found) => Ok(found),
-            None => Ok(None),
+            None => Ok(self.inherited_entry(tree, name)?.map(|entry| (entry, None))),
         }
     }
 }
@@ -146,7 +155,7 @@ impl TreeSource for Reader<'_> {
 }
 
 /// An entry from a row; `None` within if the row makes no sense.
-fn entry(row: &Row<'_>) -> rusqlite::Result<Option<(Entry, Option<RowId>)>> {
+pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Option<(Entry, Option<RowId>)>> {
     let name = EntryName::new(row.get_ref(0)?.as_blob()?).ok();
     let subtree: Option<RowId> = row.get(9)?;
     let node = match row.get(1)? {
@@ -170,6 +179,31 @@ pub(super) fn metadata(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<M
     };
     let (mode, uid, gid) = (row.get(first)?, row.get(first + 1)?, row.get(first + 2)?);
     Ok(xattrs.map(|xattrs| Metadata { mode, uid, gid, xattrs }))
+}
+
+/// The columns of an entry that its kind decides.
+pub(super) struct Columns<'e> {
+    pub kind: u8,
+    pub xattrs: Option<Vec<u8>>,
+    pub size: Option<i64>,
+    pub content: Option<&'e [u8; 32]>,
+    pub target: Option<&'e [u8]>,
+}
+
+impl<'e> Columns<'e> {
+    pub(super) fn of(entry: &'e Entry) -> rusqlite::Result<Self> {
+        let xattrs = (!entry.metadata.xattrs.is_empty()).then(|| {
+            let mut encoded = Vec::new();
+            entry.metadata.xattrs.encode(&mut encoded);
+            encoded
+        });
+        let (kind, size, content, target) = match &entry.node {
+            Node::File { content, size } => (FILE, Some(number(*size)?), Some(content.as_bytes()), None),
+            Node::Directory { .. } => (DIRECTORY, None, None, None),
+            Node::Symlink { target } => (SYMLINK, None, None, Some(&**target)),
+        };
+        Ok(Self { kind, xattrs, size, content, target })
+    }
 }
 
 fn row_of(statement: &mut CachedStatement<'_>, id: &TreeId) -> rusqlite::Result<Option<RowId>> {
@@ -199,6 +233,15 @@ impl Writer<'_> {
     }
 }
 
+/// A tree that the index lacks.
+struct New<'t> {
+    row: RowId,
+    id: TreeId,
+    tree: &'t Tree,
+    /// What the newest version has in its place.
+    earlier: Option<RowId>,
+}
+
 /// The trees below `root` that the index lacks, with the rows that they will have, parents first; `None` if one of
 /// them is not at hand. `rows` then has them and the known ones next to them.
 fn new_trees<'t>(
@@ -206,12 +249,13 @@ fn new_trees<'t>(
     trees: &'t TreeSet,
     root: &TreeId,
     rows: &mut HashMap<TreeId, RowId>,
-) -> rusqlite::Result<Option<Vec<(TreeId, &'t Tree)>>> {
+) -> rusqlite::Result<Option<Vec<New<'t>>>> {
     let mut known = connection.prepare_cached(TREE_ROW)?;
     // Numbers follow the walk, so that a version read from top to bottom reads the file from front to back.
     let mut next: RowId = connection.query_row(NEXT_TREE, [], |row| row.get(0))?;
-    let (mut new, mut waiting) = (Vec::new(), vec![*root]);
-    while let Some(id) = waiting.pop() {
+    let newest = optional(connection.query_row(NEWEST_ROOT, [], |row| row.get(0)))?;
+    let (mut new, mut waiting) = (Vec::new(), vec![(*root, newest)]);
+    while let Some((id, earlier)) = waiting.pop() {
         if rows.contains_key(&id) {
             continue;
         }
@@ -221,47 +265,49 @@ fn new_trees<'t>(
         }
         let Some(tree) = trees.get(&id) else { return Ok(None) };
         rows.insert(id, next);
+        new.push(New { row: next, id, tree, earlier });
         next += 1;
-        new.push((id, tree));
+        let below = earlier.map_or_else(|| Ok(HashMap::new()), |earlier| subdirectories(connection, earlier))?;
         waiting.extend(tree.entries().iter().rev().filter_map(|entry| match entry.node {
-            Node::Directory { tree } => Some(tree),
+            Node::Directory { tree } => Some((tree, below.get(entry.name.as_bytes()).copied())),
             _ => None,
         }));
     }
     Ok(Some(new))
 }
 
-fn insert(connection: &Connection, new: &[(TreeId, &Tree)], rows: &HashMap<TreeId, RowId>) -> rusqlite::Result<()> {
+fn subdirectories(connection: &Connection, tree: RowId) -> rusqlite::Result<HashMap<Vec<u8>, RowId>> {
+    let mut statement = connection.prepare_cached(SUBDIRECTORIES)?;
+    statement.query_map([tree], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+fn insert(connection: &Connection, new: &[New<'_>], rows: &HashMap<TreeId, RowId>) -> rusqlite::Result<()> {
+    let mut bases = Bases::new(connection)?;
+    let forms = new.iter().map(|new| bases.form(new.tree, new.earlier)).collect::<rusqlite::Result<Vec<Form<'_>>>>()?;
     // By hash, since the index over hashes is the bigger part of it; entries follow in the order of their rows. All
     // trees come before all entries, which refer to them.
-    let mut by_hash: Vec<TreeId> = new.iter().map(|(id, _)| *id).collect();
-    by_hash.sort_unstable();
+    let mut by_hash: Vec<(&New<'_>, &Form<'_>)> = new.iter().zip(&forms).collect();
+    by_hash.sort_unstable_by_key(|(new, _)| new.id);
     let mut statement = connection.prepare_cached(INSERT_TREE)?;
-    for id in &by_hash {
-        statement.execute((rows[id], id.as_bytes()))?;
+    for (new, form) in by_hash {
+        statement.execute((new.row, new.id.as_bytes(), form.base))?;
     }
     let mut statement = connection.prepare_cached(INSERT_ENTRY)?;
-    let mut encoded = Vec::new();
-    for (id, tree) in new {
-        let row = rows[id];
-        for Entry { name, metadata, node } in tree.entries() {
-            let Metadata { mode, uid, gid, xattrs } = metadata;
-            encoded.clear();
-            if !xattrs.is_empty() {
-                xattrs.encode(&mut encoded);
-            }
-            let (kind, size, content, subtree, target) = match node {
-                Node::File { content, size } => (FILE, Some(number(*size)?), Some(content.as_bytes()), None, None),
-                Node::Directory { tree } => (DIRECTORY, None, None, Some(rows[tree]), None),
-                Node::Symlink { target } => (SYMLINK, None, None, None, Some(&**target)),
+    for (new, form) in new.iter().zip(&forms) {
+        for entry in &form.own {
+            let subtree = match &entry.node {
+                Node::Directory { tree } => Some(rows[tree]),
+                _ => None,
             };
-            let xattrs = (!encoded.is_empty()).then_some(encoded.as_slice());
-            statement.execute((row, name.as_bytes(), kind, mode, uid, gid, xattrs, size, content, subtree, target))?;
+            let name = entry.name.as_bytes();
+            let Metadata { mode, uid, gid, .. } = entry.metadata;
+            let Columns { kind, xattrs, size, content, target } = Columns::of(entry)?;
+            statement.execute((new.row, name, kind, mode, uid, gid, xattrs, size, content, target, subtree))?;
         }
+        bases::hide(connection, new.row, form)?;
     }
     Ok(())
 }
-
 #[cfg(test)]
 mod tests {
     use super::super::samples::{index_of, manifest, path, rich_tree};

@@ -12,7 +12,7 @@ use crate::fsys::Stat;
 use crate::index::{self, StatKey};
 use crate::model::ContentId;
 
-/// Most source files that are remembered, at about 80 bytes each: those of the last two imports of this size, so that
+/// Most source files that are remembered, at about 60 bytes each: those of the last two imports of this size, so that
 /// the cache stays small beside what it is a cache of.
 const CACHED_IMPORTS: u64 = 2;
 /// Files that are remembered however small the last import was.
