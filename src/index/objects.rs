@@ -22,6 +22,11 @@ use crate::object::{Published, Recorded};
 
 const REGISTERED: &str = "SELECT id, registered FROM trees WHERE hash = ?1";
 const SET_REGISTERED: &str = "UPDATE trees SET registered = ?2 WHERE id = ?1";
+// What two trees both have of one base they share.
+const REGISTERED_SIBLING: &str = "SELECT other.id FROM trees AS own JOIN trees AS other ON other.base = own.base
+    WHERE own.id = ?1 AND other.id <> ?1 AND other.registered = ?2 ORDER BY other.id DESC LIMIT 1";
+const NOT_SHARED: &str = "SELECT name FROM entries WHERE tree IN (?1, ?2)
+    UNION ALL SELECT name FROM hidden_names WHERE tree = ?2";
 // Another version of the same trees, all of which are registered.
 const SAME_VERSION: &str =
     "SELECT 1 FROM versions AS v WHERE v.tree = ?1 AND v.ownership = ?2 AND v.import_number <> ?3
@@ -179,7 +184,9 @@ impl<'m> Usage<'m> {
             if known.as_ref() == Some(&ownership) {
                 continue;
             }
-            for (entry, placement) in files {
+            let new = names_to_register(connection, id, &ownership)?;
+            let is_new = |entry: &Entry| new.as_ref().is_none_or(|new| new.contains(entry.name.as_bytes()));
+            for (entry, placement) in files.iter().filter(|(entry, _)| is_new(entry)) {
                 rows.push(self.row(connection, &mut classes, entry, placement)?);
             }
             // A store has one ownership; where it was changed, trees of the other one are registered every time.
@@ -221,6 +228,21 @@ impl<'m> Usage<'m> {
 /// The row of a tree and the ownership that its objects are registered for.
 fn registered_for(statement: &mut CachedStatement<'_>, tree: &TreeId) -> rusqlite::Result<(RowId, Option<String>)> {
     statement.query_row([tree.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// The names in a tree whose objects may not be there: those that it does not share with a tree of the same base that is
+/// registered for this ownership. `None`: all of them.
+fn names_to_register(
+    connection: &Connection,
+    tree: RowId,
+    ownership: &str,
+) -> rusqlite::Result<Option<HashSet<Vec<u8>>>> {
+    let mut registered = connection.prepare_cached(REGISTERED_SIBLING)?;
+    let Some(sibling) = optional(registered.query_row((tree, ownership), |row| row.get::<_, RowId>(0)))? else {
+        return Ok(None);
+    };
+    let mut names = connection.prepare_cached(NOT_SHARED)?;
+    names.query_map([tree, sibling], |row| row.get(0))?.collect::<rusqlite::Result<_>>().map(Some)
 }
 
 /// A row of `objects`.
