@@ -2,13 +2,10 @@
 //!
 //! Only a cache: everything here is best effort, and what it costs when it fails is time.
 
-use std::collections::HashMap;
-
 use rayon::prelude::*;
 
 use super::{SharedStore, Store};
 use crate::error::Result;
-use crate::fsys::Stat;
 use crate::index::{self, StatKey};
 use crate::model::ContentId;
 
@@ -31,28 +28,29 @@ pub struct CachedContent {
 }
 
 impl Store {
-    /// Contents of source files that were read before and have not changed since, by inode.
-    pub fn cached_contents<'s>(
+    /// Contents of source files that were read before and have not changed since. The caller's number for each file
+    /// comes back with its content, in no order.
+    pub fn cached_contents(
         &self,
         file_system: u64,
-        stats: impl Iterator<Item = &'s Stat>,
-    ) -> HashMap<u64, CachedContent> {
-        let mut keys: Vec<StatKey> = stats.map(StatKey::from).collect();
-        keys.par_sort_unstable();
-        let ask = |keys: &[StatKey]| -> Result<Vec<(u64, CachedContent)>> {
+        mut files: Vec<(StatKey, usize)>,
+    ) -> impl Iterator<Item = (usize, CachedContent)> + use<> {
+        files.par_sort_unstable();
+        let ask = |files: &[(StatKey, usize)]| -> Result<Vec<(usize, CachedContent)>> {
             let Ok((mut index, _)) = self.open_index() else { return Ok(Vec::new()) };
             let generation = self.history()?.present()?.marks.highest_import;
-            let found = index.read()?.cached_contents(&file_system.to_le_bytes(), keys)?;
-            let known = keys.iter().zip(found).filter_map(|(key, found)| Some((key.inode, found?)));
-            let cached = |(inode, known): (u64, index::CachedContent)| {
-                (inode, CachedContent { content: known.content, fades: known.generation + 1 < generation })
+            let keys: Vec<StatKey> = files.iter().map(|(key, _)| *key).collect();
+            let found = index.read()?.cached_contents(&file_system.to_le_bytes(), &keys)?;
+            let known = files.iter().zip(found).filter_map(|((_, number), found)| Some((*number, found?)));
+            let cached = |(number, known): (usize, index::CachedContent)| {
+                (number, CachedContent { content: known.content, fades: known.generation + 1 < generation })
             };
             Ok(known.map(cached).collect())
         };
         // Each thread by a connection of its own; where one fails, its files are read.
-        let share = keys.len().div_ceil(rayon::current_num_threads()).max(FEWEST_KEYS_OF_A_THREAD);
-        let shares: Vec<_> = keys.par_chunks(share).map(|keys| ask(keys).unwrap_or_default()).collect();
-        shares.into_iter().flatten().collect()
+        let share = files.len().div_ceil(rayon::current_num_threads()).max(FEWEST_KEYS_OF_A_THREAD);
+        let shares: Vec<_> = files.par_chunks(share).map(|files| ask(files).unwrap_or_default()).collect();
+        shares.into_iter().flatten()
     }
 }
 
@@ -80,7 +78,6 @@ impl SharedStore<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fsys::Kind;
     use crate::layout::Layout;
     use crate::store::Settings;
     use crate::store::create::{CreateOptions, create};
@@ -90,31 +87,17 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let layout = Layout::new(temporary.path().join("root"), None);
         let (store, _) = create(layout, Settings::default(), CreateOptions::default()).unwrap();
-        let stat = |inode: usize| Stat {
-            kind: Kind::File,
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            size: 1,
-            allocated_bytes: 4096,
-            links: 1,
-            device: 7,
-            inode: inode as u64,
-            mtime: (1, 0),
-            ctime: (1, 0),
-        };
+        let key = |inode: usize| StatKey { inode: inode as u64, size: 1, mtime_ns: 1, ctime_ns: 1 };
         let content = |inode: usize| ContentId::of(&inode.to_le_bytes());
         // Asked for in no order, by three threads; every second one is known.
         let count = 3 * FEWEST_KEYS_OF_A_THREAD + 1;
-        let mut known: Vec<_> =
-            (0..count).step_by(2).map(|inode| (StatKey::from(&stat(inode)), content(inode))).collect();
+        let mut known: Vec<_> = (0..count).step_by(2).map(|inode| (key(inode), content(inode))).collect();
         store.share().unwrap().remember_contents(9, &mut known, count as u64);
-        let asked: Vec<Stat> = (0..count).rev().map(stat).collect();
+        let asked: Vec<(StatKey, usize)> = (0..count).rev().map(|inode| (key(inode), 2 * inode)).collect();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-        let told = pool.install(|| store.cached_contents(9, asked.iter()));
-        assert_eq!(told.len(), known.len());
-        for inode in (0..count).step_by(2) {
-            assert_eq!(told.get(&(inode as u64)).map(|known| known.content), Some(content(inode)));
-        }
+        let mut told: Vec<_> = pool.install(|| store.cached_contents(9, asked).collect());
+        told.sort_by_key(|(number, _)| *number);
+        let told = told.into_iter().map(|(number, known)| (number, known.content));
+        assert!(told.eq((0..count).step_by(2).map(|inode| (2 * inode, content(inode)))));
     }
 }

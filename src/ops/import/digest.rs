@@ -4,15 +4,14 @@ use super::ingest::{self, Ingest, PrivateFiles, Rules};
 use super::pyc::PycPolicy;
 use super::tally::Tally;
 use crate::error::Result;
-use crate::fsys::{Dir, Kind, Space, Stat, system};
+use crate::fsys::{Dir, Kind, Space, system};
+use crate::index::StatKey;
 use crate::model::glob::PathPatterns;
 use crate::model::{TreeId, TreePath, TreeSet};
 use crate::observe::Observer;
 use crate::scan::{self, Scan};
 use crate::store::Store;
 use crate::store::source_cache::CachedContent;
-
-use std::collections::HashMap;
 
 /// A directory as a version would have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +48,7 @@ pub fn directory(store: &Store, source: &Dir, observer: &dyn Observer) -> Result
             objects: None,
             ownership: store.ownership(),
             rules: &rules,
-            cached: &|stat| known.get(stat),
+            cached: &|directory, file| known.get(directory, file),
             own_inodes: &|_| None,
             settled: &|_| false,
             private: PrivateFiles::Copied,
@@ -64,20 +63,33 @@ pub fn directory(store: &Store, source: &Dir, observer: &dyn Observer) -> Result
 /// Contents of source files that were read before and have not changed since.
 #[derive(Debug, Default)]
 pub(super) struct KnownContents {
-    device: u64,
-    by_inode: HashMap<u64, CachedContent>,
+    /// By directory, where its files begin in `contents`.
+    first: Vec<usize>,
+    contents: Vec<Option<CachedContent>>,
 }
 
 impl KnownContents {
     /// Those of a source.
     pub(super) fn of(store: &Store, source: &Dir, scan: &Scan) -> Result<Self> {
-        let stats = scan.files().map(|file| &file.stat).filter(|stat| stat.kind == Kind::File);
-        let by_inode = store.cached_contents(Space::of(source)?.file_system_id, stats);
-        Ok(Self { device: source.stat_self()?.device, by_inode })
+        let device = source.stat_self()?.device;
+        let mut files = Vec::new();
+        let (mut first, mut count) = (Vec::with_capacity(scan.directories.len()), 0);
+        for directory in &scan.directories {
+            first.push(count);
+            let numbered = (count..).zip(&directory.files);
+            let of_source = numbered.filter(|(_, file)| file.stat.kind == Kind::File && file.stat.device == device);
+            files.extend(of_source.map(|(number, file)| (StatKey::from(&file.stat), number)));
+            count += directory.files.len();
+        }
+        let mut contents = vec![None; count];
+        for (number, content) in store.cached_contents(Space::of(source)?.file_system_id, files) {
+            contents[number] = Some(content);
+        }
+        Ok(Self { first, contents })
     }
 
-    /// That of one file.
-    pub(super) fn get(&self, stat: &Stat) -> Option<CachedContent> {
-        self.by_inode.get(&stat.inode).copied().filter(|_| stat.device == self.device)
+    /// That of one file, by its position and its directory's in the scan.
+    pub(super) fn get(&self, directory: usize, file: usize) -> Option<CachedContent> {
+        *self.contents.get(self.first.get(directory)? + file)?
     }
 }

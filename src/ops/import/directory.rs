@@ -5,6 +5,7 @@ use std::path::Path;
 use super::source::{Noted, Reader};
 use super::{Job, Mode, Passed, PrivateFiles, Report, Tally, Warning, ingest, preflight};
 use crate::error::{Error, Refusal, Result, Shown};
+use crate::fsys::system::release_freed_memory;
 use crate::fsys::{Dir, Space, Stat, file};
 use crate::layout;
 use crate::model::{Digest, Source, SourceKind};
@@ -57,6 +58,7 @@ impl Job<'_> {
         drop(reader);
         drop(published);
         drop(scan);
+        release_freed_memory();
         let source = Source { kind: SourceKind::Directory, path: path.as_os_str().as_bytes().to_vec() };
         self.publish(run, passed, &tally, source, &|| noted.remember(self.store))
     }

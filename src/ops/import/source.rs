@@ -73,7 +73,6 @@ impl<'a> Reader<'a> {
         target: Option<Dir>,
         tally: &Tally,
     ) -> Result<ingest::Ingested> {
-        let cached = |stat: &Stat| self.cached.get(stat);
         let own_inodes = |stat: &Stat| {
             let key =
                 self.own_inodes.get(&stat.inode).filter(|_| stat.device == self.store_device && stat.links > 1)?;
@@ -87,7 +86,7 @@ impl<'a> Reader<'a> {
             objects,
             ownership: self.job.store.ownership(),
             rules: &self.rules,
-            cached: &cached,
+            cached: &|directory, file| self.cached.get(directory, file),
             own_inodes: &own_inodes,
             settled: &|stat| stat.ctime < self.settled_before && stat.device == self.source_device,
             private: self.job.private,

@@ -48,8 +48,8 @@ pub(super) struct Ingest<'a> {
     pub(super) objects: Option<&'a Objects<'a>>,
     pub(super) ownership: Ownership,
     pub(super) rules: &'a Rules,
-    /// Contents of files that were read before and have not changed since.
-    pub(super) cached: &'a (dyn Fn(&Stat) -> Option<CachedContent> + Sync),
+    /// Contents of files that were read before and have not changed since, by positions of directory and file.
+    pub(super) cached: &'a (dyn Fn(usize, usize) -> Option<CachedContent> + Sync),
     /// Objects by inode, for sources that were built on links to them.
     pub(super) own_inodes: &'a (dyn Fn(&Stat) -> Option<ObjectKey> + Sync),
     /// Whether an inode that is as it was seen can be told from one that was changed since.
@@ -177,7 +177,8 @@ pub(super) fn run(ingest: &Ingest<'_>, target: Option<Dir>) -> Result<Ingested> 
         let path = &ingest.scan.directories[big.directory].path;
         let origin = Origin::new(ingest.source, path, None);
         let one = One::new(ingest, &pass.needed, &origin, path, Threads::All);
-        match one.regular(big.target.as_deref(), file, big.kind, None) {
+        let cached = (ingest.cached)(big.directory, big.file);
+        match one.regular(big.target.as_deref(), file, cached, big.kind, None) {
             Ok((entry, placement)) => late_files.push((big.directory, entry, placement)),
             Err(error) => drop(pass.failure.set(error)),
         }
@@ -337,7 +338,8 @@ impl<'a> Pass<'a> {
                 let target = target.and(sides.target.clone());
                 locked(&self.big).push(Big { directory: at, file: number, target, kind });
             } else {
-                let (entry, placement) = one.regular(target, file, kind, heads.get(file.name.as_bytes()))?;
+                let (cached, heads) = ((ingest.cached)(at, number), heads.get(file.name.as_bytes()));
+                let (entry, placement) = one.regular(target, file, cached, kind, heads)?;
                 done.entries.push(entry);
                 done.placements.extend(placement);
             }

@@ -84,10 +84,11 @@ impl<'a> One<'a> {
         &self,
         target: Option<&Dir>,
         file: &ScanFile,
+        cached: Option<CachedContent>,
         kind: PlacementKind,
         heads: Option<&Vec<PycHead>>,
     ) -> Result<(Entry, Option<Placement>)> {
-        if let Some(unread) = self.without_reading(target, file, kind, heads)? {
+        if let Some(unread) = self.without_reading(target, file, cached, kind, heads)? {
             return Ok(unread);
         }
         let source = self.origin.dir()?;
@@ -133,11 +134,11 @@ impl<'a> One<'a> {
         &self,
         target: Option<&Dir>,
         file: &ScanFile,
+        cached: Option<CachedContent>,
         kind: PlacementKind,
         heads: Option<&Vec<PycHead>>,
     ) -> Result<Option<(Entry, Option<Placement>)>> {
         let own = (self.ingest.own_inodes)(&file.stat).filter(|key| key.class.xattrs.is_none());
-        let cached = (self.ingest.cached)(&file.stat);
         let known = match own {
             Some(key) => {
                 let fades = cached.is_none_or(|cached| cached.fades || cached.content != key.content);

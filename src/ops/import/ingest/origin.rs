@@ -46,17 +46,17 @@ impl<'a> Origin<'a> {
 pub(super) fn directories_to_read(ingest: &Ingest<'_>) -> Vec<bool> {
     let directories = &ingest.scan.directories;
     let paths_matter = !ingest.rules.shared.is_empty() || !ingest.rules.private.is_empty();
-    let is_read = |file: &ScanFile| {
+    let is_read = |at: usize, number: usize, file: &ScanFile| {
         file.stat.kind != Kind::File
-            || (ingest.own_inodes)(&file.stat).is_none() && (ingest.cached)(&file.stat).is_none()
+            || (ingest.cached)(at, number).is_none() && (ingest.own_inodes)(&file.stat).is_none()
     };
-    let by_itself = |directory: &ScanDir| {
+    let by_itself = |(at, directory): (usize, &ScanDir)| {
         let compiled = ingest.rules.pyc == PycPolicy::Pin
             && directory.path.components().last() == Some(CACHE_DIRECTORY)
             && !directory.files.is_empty();
-        paths_matter || compiled || directory.files.iter().any(is_read)
+        paths_matter || compiled || directory.files.iter().enumerate().any(|(number, file)| is_read(at, number, file))
     };
-    let mut to_read: Vec<bool> = directories.par_iter().map(by_itself).collect();
+    let mut to_read: Vec<bool> = directories.par_iter().enumerate().map(by_itself).collect();
     // Parents come before what is in them.
     for (at, directory) in directories.iter().enumerate().rev() {
         if to_read[at] {
