@@ -65,8 +65,10 @@ impl SharedStore<'_> {
             let Ok((mut index, true)) = self.open_index() else { return Ok(()) };
             let generation = self.history()?.present()?.marks.highest_import;
             let mut writer = index.write()?;
+            // Old ones first: the new take their place in the file.
+            let keep = (seen * CACHED_IMPORTS).max(FEWEST_CACHED_FILES);
+            writer.trim_cached_contents(keep.saturating_sub(files.len() as u64))?;
             writer.cache_contents(&file_system.to_le_bytes(), generation, files)?;
-            writer.trim_cached_contents((seen * CACHED_IMPORTS).max(FEWEST_CACHED_FILES))?;
             writer.commit()
         };
         if let Err(error) = remember() {
