@@ -65,6 +65,7 @@ pub fn directory(store: &Store, source: &Dir, observer: &dyn Observer) -> Result
 pub(super) struct KnownContents {
     /// By directory, where its files begin in `contents`.
     first: Vec<usize>,
+    /// Empty if nothing is known.
     contents: Vec<Option<CachedContent>>,
 }
 
@@ -81,8 +82,9 @@ impl KnownContents {
             files.extend(of_source.map(|(number, file)| (StatKey::from(&file.stat), number)));
             count += directory.files.len();
         }
-        let mut contents = vec![None; count];
+        let mut contents = Vec::new();
         for (number, content) in store.cached_contents(Space::of(source)?.file_system_id, files) {
+            contents.resize(count, None);
             contents[number] = Some(content);
         }
         Ok(Self { first, contents })
