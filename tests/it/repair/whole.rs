@@ -4,6 +4,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use super::{assert_sound, list, overwrite, repair, run};
+use serde_json::Value;
+
 use crate::support::image::{Image, Kind};
 use crate::support::{Fixture, Outcome, Thawed, needs_program, releases, tree};
 
@@ -149,9 +151,13 @@ fn a_manifest_comes_back_by_its_digest() -> Outcome {
                 "{number} {with_index}"
             );
             let again = fixture.json(&["show", "1.1.0"]);
-            for field in ["digest", "seq", "imported_at", "placement", "shared_paths", "files", "total_bytes"] {
+            for field in ["digest", "seq", "placement", "shared_paths", "files", "total_bytes"] {
                 assert_eq!(again[field], shown[field], "{field} {number} {with_index}");
             }
+            // The event says when; it was written after the manifest, maybe in the next second.
+            let events = fixture.json(&["history"])["events"].as_array().unwrap().clone();
+            let is_import = |event: &&Value| event["action"] == "import" && event["version"] == "v1.1.0";
+            assert_eq!(again["imported_at"], events.iter().find(is_import).unwrap()["time"], "{number} {with_index}");
             assert_sound(&fixture);
         }
     }
