@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use super::check::{Checker, Depth, Expect, Problem, ReadFrom};
 use crate::error::{Error, Result, chain};
 use crate::history::State;
-use crate::model::{Manifest, Marks, ObjectKey, Role, TreePath, VersionName};
+use crate::model::{Manifest, Marks, ObjectKey, Role, VersionName};
 use crate::object::Recorded;
+use crate::object::map::ObjectMap;
 use crate::observe::Observer;
 use crate::refs::RoleLink;
 use crate::store::Store;
@@ -80,27 +81,76 @@ impl Report {
 /// [`Error::NotFound`] for a version that is not there; [`Error::Interrupted`]; what keeps it from looking at all.
 pub fn verify(store: &Store, options: &Options, observer: &dyn Observer) -> Result<Report> {
     let start = Instant::now();
-    let mut report = Report::default();
-    let checker = Checker::new(store, options.depth, options.from, observer)?;
     let marks = store.history()?.present()?.marks;
-    let manifests = store.manifests()?;
     let whole = options.versions.is_empty();
-    let names = if whole { every_name(store, &marks)? } else { options.versions.clone() };
-    let mut objects: Objects = BTreeMap::new();
-    for name in &names {
-        let manifest = match manifests.read(name) {
+    let mut names = if whole { every_name(store, &marks)? } else { options.versions.clone() };
+    names.sort_by_key(|name| import_number(&marks, name));
+    let checker = Checker::new(store, options.depth, options.from, observer)?;
+    let mut pass = Pass { store, marks: &marks, checker, whole, report: Report::default() };
+    let objects = pass.versions(&names)?;
+    // By version, whatever the order was in which they were looked at.
+    pass.report.findings.sort_by(|one, other| one.version.cmp(&other.version));
+    pass.objects(&names, &objects)?;
+    let Pass { checker, mut report, .. } = pass;
+    if whole {
+        report.findings.extend(beside_versions(store)?);
+    }
+    report.read_files = checker.read_files();
+    report.elapsed = start.elapsed();
+    Ok(report)
+}
+
+/// What is verified, and what came of it so far.
+struct Pass<'a> {
+    store: &'a Store,
+    marks: &'a Marks,
+    checker: Checker<'a>,
+    whole: bool,
+    report: Report,
+}
+
+impl Pass<'_> {
+    /// Looks at versions, oldest import first; gives the objects that they need. While a tree is looked at, another
+    /// thread takes in what the one before it needs, and reads the next manifest.
+    fn versions(&mut self, names: &[VersionName]) -> Result<ObjectMap> {
+        let manifests = self.store.manifests()?;
+        let mut objects = ObjectMap::default();
+        let mut next = names.first().map(|name| manifests.read(name));
+        let mut seen: Option<Manifest> = None;
+        for (at, name) in names.iter().enumerate() {
+            let Some(read) = next.take() else { break };
+            let before = seen.take();
+            let aside = || {
+                before.map_or(Ok(()), |manifest| collect(&manifest, &mut objects))?;
+                Ok::<_, Error>(names.get(at + 1).map(|name| manifests.read(name)))
+            };
+            let (aside, looked) = std::thread::scope(|scope| {
+                let aside = scope.spawn(aside);
+                let looked = self.version(name, read);
+                (aside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), looked)
+            });
+            (next, seen) = (aside?, looked?);
+        }
+        seen.map_or(Ok(()), |manifest| collect(&manifest, &mut objects))?;
+        Ok(objects)
+    }
+
+    /// Looks at one version; gives its manifest back, if its objects are to be looked at.
+    fn version(&mut self, name: &VersionName, read: Result<Manifest>) -> Result<Option<Manifest>> {
+        let Self { store, marks, report, .. } = self;
+        let manifest = match read {
             Ok(manifest) => manifest,
             Err(error @ Error::Corrupt { .. }) => {
                 report.store_finding("manifest", Some(name), format!("store/manifests/{name}"), chain(&error));
-                continue;
+                return Ok(None);
             }
             Err(Error::NotFound { .. }) if marks.versions.contains_key(name) && store.has_tree(name)? => {
                 let detail = "it is not there, though the history knows the version".to_owned();
                 report.store_finding("manifest", Some(name), format!("store/manifests/{name}"), detail);
-                continue;
+                return Ok(None);
             }
             // Removed since the names were read.
-            Err(Error::NotFound { .. }) if whole && !store.has_tree(name)? => continue,
+            Err(Error::NotFound { .. }) if self.whole && !store.has_tree(name)? => return Ok(None),
             Err(error) => return Err(error),
         };
         if let Some(known) = marks.versions.get(name).filter(|known| known.digest != manifest.digest()) {
@@ -109,41 +159,66 @@ pub fn verify(store: &Store, options: &Options, observer: &dyn Observer) -> Resu
             report.store_finding("manifest", Some(name), format!("store/manifests/{name}"), detail);
         }
         let expect = if marks.isolated.contains(name) { Expect::OwnInodes } else { Expect::Links };
-        let checked = checker.version(&manifest, expect)?;
+        let checked = self.checker.version(&manifest, expect)?;
         // A removal that runs beside this, or that was interrupted, is no damage: the next writing command ends it.
         if !checked.problems.is_empty() && store.is_being_removed(name)? {
-            continue;
+            return Ok(None);
         }
         report.versions += 1;
         report.entries += checked.entries;
         report.unseen += checked.unseen;
         report.findings.extend(checked.problems.iter().map(finding));
-        collect(&manifest, &mut objects)?;
+        Ok(Some(manifest))
     }
-    report.objects = objects.len() as u64;
-    let wanted: Vec<(&ObjectKey, Recorded)> = objects.iter().map(|(key, user)| (key, user.recorded)).collect();
-    let mut faults = checker.objects(&wanted)?;
-    if !whole && !faults.is_empty() {
-        // A version that was not asked for may be the newest user, who recorded another time.
-        let mut users: Objects = BTreeMap::new();
-        for manifest in manifests.names()?.iter().filter_map(|name| manifests.read(name).ok()) {
-            collect(&manifest, &mut users)?;
+
+    /// Looks at the objects that these versions need.
+    fn objects(&mut self, names: &[VersionName], objects: &ObjectMap) -> Result<()> {
+        self.report.objects = objects.len() as u64;
+        let mut wanted: Vec<(ObjectKey, Recorded)> = objects.iter().collect();
+        wanted.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let mut faults = self.checker.objects(&wanted)?;
+        if faults.is_empty() {
+            return Ok(());
         }
-        let again: Vec<(&ObjectKey, Recorded)> =
-            faults.iter().filter_map(|(key, _)| users.get(key).map(|user| (key, user.recorded))).collect();
-        faults = checker.objects(&again)?;
+        let manifests = self.store.manifests()?;
+        if !self.whole {
+            // A version that was not asked for may be the newest user, who recorded another time.
+            let mut all = manifests.names()?;
+            all.sort_by_key(|name| import_number(self.marks, name));
+            let mut users = ObjectMap::default();
+            for manifest in all.iter().filter_map(|name| manifests.read(name).ok()) {
+                collect(&manifest, &mut users)?;
+            }
+            let again: Vec<(ObjectKey, Recorded)> =
+                faults.into_iter().filter_map(|(key, _)| Some((key.clone(), users.get(&key)?))).collect();
+            faults = self.checker.objects(&again)?;
+        }
+        let mut faults: BTreeMap<ObjectKey, String> = faults.into_iter().collect();
+        let mut names = names.to_vec();
+        names.sort();
+        let mut findings = Vec::new();
+        for manifest in names.iter().filter_map(|name| manifests.read(name).ok()) {
+            let version = &manifest.facts.name;
+            manifest.walk(|path, entry, placement| {
+                let object = placement.and_then(|placement| object_of(&manifest, entry, placement));
+                if let Some((key, fault)) = object.and_then(|(key, _)| faults.remove_entry(&key)) {
+                    let detail = format!("{fault}; {path} of {version} is made from it");
+                    findings.push((key, version.clone(), detail));
+                }
+                Ok::<(), Error>(())
+            })?;
+        }
+        findings.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+        for (key, version, detail) in findings {
+            self.report.store_finding("object", Some(&version), format!("store/objects/{key}"), detail);
+        }
+        Ok(())
     }
-    for (key, fault) in faults {
-        let Some(User { version, path, .. }) = objects.get(&key) else { continue };
-        let detail = format!("{fault}; {path} of {version} is made from it");
-        report.store_finding("object", Some(version), format!("store/objects/{key}"), detail);
-    }
-    if whole {
-        report.findings.extend(beside_versions(store)?);
-    }
-    report.read_files = checker.read_files();
-    report.elapsed = start.elapsed();
-    Ok(report)
+}
+
+/// The number that the history knows; a version that it does not know comes last.
+fn import_number(marks: &Marks, name: &VersionName) -> u64 {
+    marks.versions.get(name).map_or(u64::MAX, |known| known.import_number)
 }
 
 fn finding(problem: &Problem) -> Finding {
@@ -155,16 +230,6 @@ fn finding(problem: &Problem) -> Finding {
         damage: problem.kind.is_damage(),
     }
 }
-
-/// Who needs an object.
-struct User {
-    import_number: u64,
-    recorded: Recorded,
-    version: VersionName,
-    path: TreePath,
-}
-
-type Objects = BTreeMap<ObjectKey, User>;
 
 /// Names of all versions that have a manifest, and of those that lost theirs.
 pub(super) fn every_name(store: &Store, marks: &Marks) -> Result<Vec<VersionName>> {
@@ -190,22 +255,12 @@ impl Finding {
     }
 }
 
-/// Adds a manifest's objects. What is recorded of one is what its newest user recorded: who finds a damaged object
-/// while importing makes a fresh one, with a time of its own.
-fn collect(manifest: &Manifest, objects: &mut Objects) -> Result<()> {
-    let import_number = manifest.facts.import_number;
-    manifest.walk(|path, entry, placement| {
-        let Some((key, recorded)) = placement.and_then(|placement| object_of(manifest, entry, placement)) else {
-            return Ok(());
-        };
-        let user = objects.entry(key).or_insert_with(|| User {
-            import_number,
-            recorded,
-            version: manifest.facts.name.clone(),
-            path: path.clone(),
-        });
-        if user.import_number < import_number {
-            (user.import_number, user.recorded) = (import_number, recorded);
+/// Adds a manifest's objects; they come oldest import first. What is recorded of one is what its newest user recorded:
+/// who finds a damaged object while importing makes a fresh one, with a time of its own.
+fn collect(manifest: &Manifest, objects: &mut ObjectMap) -> Result<()> {
+    manifest.walk(|_, entry, placement| {
+        if let Some((key, recorded)) = placement.and_then(|placement| object_of(manifest, entry, placement)) {
+            objects.insert(&key, recorded);
         }
         Ok(())
     })

@@ -20,7 +20,7 @@ impl Checker<'_> {
     /// # Errors
     ///
     /// [`Error::Interrupted`]; what keeps it from looking at all.
-    pub fn objects(&self, wanted: &[(&ObjectKey, Recorded)]) -> Result<Vec<(ObjectKey, String)>> {
+    pub fn objects(&self, wanted: &[(ObjectKey, Recorded)]) -> Result<Vec<(ObjectKey, String)>> {
         let Some(objects) = &self.objects else { return Ok(Vec::new()) };
         let findings = Mutex::default();
         self.store.in_pool(|| {
@@ -29,7 +29,7 @@ impl Checker<'_> {
                 if let Some(detail) = self.object_fault(objects, key, recorded)? {
                     let mut findings: std::sync::MutexGuard<'_, Vec<_>> =
                         findings.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    findings.push(((*key).clone(), detail));
+                    findings.push((key.clone(), detail));
                 }
                 Ok::<(), Error>(())
             })
