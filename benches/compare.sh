@@ -174,7 +174,10 @@ first_floor() { run first.floor "$floor_program" import "$rel/1" "$work/floor1" 
 
 next_tope() { run next.tope tope import "$rel/2" --version 2; }
 next_cp() { run next.cp and_sync cp -a "$rel/2" "$work/cp2"; }
-next_rsync() { run next.rsync and_sync rsync -a --link-dest="$work/rsync1" "$rel/2/" "$work/rsync2"; }
+# By default it compares whole seconds, and takes a file of the next release that was made in the same one for the same.
+next_rsync() {
+    run next.rsync and_sync rsync -a --modify-window=-1 --link-dest="$work/rsync1" "$rel/2/" "$work/rsync2"
+}
 next_ostree() { ostree_release next 2; }
 next_floor() { run next.floor "$floor_program" import "$rel/2" "$work/floor2" "$work/floor"; }
 
