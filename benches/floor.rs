@@ -5,9 +5,11 @@
 //! - `import SOURCE TARGET OBJECTS`: look at, open, list the attributes of, read, hash and close every file; link it
 //!   if `OBJECTS` has its bytes, else write it, set its time and link it into `OBJECTS`; wait for the medium once
 //! - `link SOURCE TARGET`: look at every file and link it; what materialising and an unchanged import come to
+//! - `relink TREE TARGET OBJECTS`: the same by the names of objects: list `OBJECTS`; look at every file of `TREE`, which is
+//!   made of links to them, link the object by its name, and look at what was linked
 //! - `remove TREE OBJECTS LINKS`: unlink every file, and every object in `OBJECTS` that is left with `LINKS` links
 //!
-//! A further word `sync` at the end of `link` and `remove` waits for the medium.
+//! A further word `sync` at the end of all but `import` waits for the medium.
 #![allow(clippy::disallowed_methods, reason = "a measuring tool, not the library")]
 
 use std::collections::HashMap;
@@ -24,7 +26,7 @@ type Outcome<T = ()> = rustix::io::Result<T>;
 
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::RDONLY).union(OFlags::CLOEXEC);
 const USAGE: &str = "usage: bench-floor import SOURCE TARGET OBJECTS | link SOURCE TARGET [sync] \
-                     | remove TREE OBJECTS LINKS [sync]";
+                     | relink TREE TARGET OBJECTS [sync] | remove TREE OBJECTS LINKS [sync]";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -39,6 +41,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["link", source, target, sync @ ..] => {
             let (source, target) = (open(source)?, create(target)?);
             descend(&source, &target, &link)?;
+            wait(&target, sync)?;
+        }
+        ["relink", tree, target, objects, sync @ ..] => {
+            let (names, objects) = (object_names(Path::new(objects))?, open(objects)?);
+            let (tree, target) = (open(tree)?, create(target)?);
+            descend(&tree, &target, &|from, to, name| relink(from, to, name, &objects, &names))?;
             wait(&target, sync)?;
         }
         ["remove", tree, objects, links, sync @ ..] => {
@@ -186,6 +194,27 @@ impl Objects {
         known().insert(object, ());
         Ok(())
     }
+}
+
+/// Objects' names below `objects/` by inode.
+fn object_names(objects: &Path) -> std::io::Result<HashMap<u64, String>> {
+    use rayon::prelude::*;
+    use std::os::unix::fs::DirEntryExt;
+    let fans = std::fs::read_dir(objects)?.collect::<std::io::Result<Vec<_>>>()?;
+    let listed = fans.par_iter().map(|fan| {
+        let named = |item: std::fs::DirEntry| format!("{}/{}", fan.file_name().display(), item.file_name().display());
+        let items = std::fs::read_dir(fan.path())?.map(|item| item.map(|item| (item.ino(), named(item))));
+        items.collect::<std::io::Result<Vec<_>>>()
+    });
+    Ok(listed.collect::<std::io::Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+fn relink(from: &OwnedFd, to: &OwnedFd, name: &[u8], objects: &OwnedFd, names: &HashMap<u64, String>) -> Outcome {
+    let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    // Empty files and symbolic links are no objects.
+    let Some(object) = names.get(&stat.st_ino) else { return link(from, to, name) };
+    rustix::fs::linkat(objects, object, to, name, AtFlags::empty())?;
+    rustix::fs::statat(to, name, AtFlags::SYMLINK_NOFOLLOW).map(drop)
 }
 
 fn empty(dir: &OwnedFd) -> Outcome {
