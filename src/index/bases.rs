@@ -44,8 +44,8 @@ const DELETE_BASE: &str = "DELETE FROM bases WHERE id = ?1";
 
 /// Directories with fewer files are stored whole: a base would save no more than it takes.
 const FEWEST_FILES: usize = 8;
-/// A tree of which more than this part of the files differ from the base gets a base of its own. With a twentieth
-/// changed from release to release that is one in seven, and a quarter of the rows of storing each whole.
+/// A tree of which more than one in so many files differ from the base gets a base of its own. With a twentieth changed
+/// from release to release that is every seventh, and three tenths of the rows that storing each whole would take.
 const MOST_DIFFERENT: usize = 3;
 
 /// Number of a base; means nothing outside this database.

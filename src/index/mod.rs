@@ -10,8 +10,8 @@
 //! nothing. Neither can cross to another thread (the compiler sees to it); what threads need to ask, they ask of
 //! [`PublishedObjects`], a copy.
 //!
-//! **Invariant:** a tree that is here is here whole: all its entries and all trees below it. So a known tree ends the
-//! descent of an import.
+//! **Invariant:** a tree that is here is here whole: all its entries, with it or in its base, and all trees below it. So a
+//! known tree ends the descent of an import.
 //!
 //! **Invariant:** `objects` holds exactly the keys that published versions refer to, since only those are trusted
 //! unread (I-1): [`Writer::remove_versions`] takes away those that went with the last version that used them.
