@@ -30,15 +30,15 @@ fn clock_synchronised() -> bool {
 #[cfg(target_env = "gnu")]
 const MOST_HEAPS: u32 = 4;
 
-/// Keeps this process's heap small: few heaps for all threads instead of eight for each processor, and what was big goes
-/// back to the system as soon as it is not used. For the command to call before it starts threads; a program that links
-/// the library has its own mind about its heap.
+/// Keeps this process's heap small: few heaps for all threads instead of eight for each processor, and what was big
+/// goes back to the system as soon as it is not used. For the command to call before it starts threads; a program that
+/// links the library has its own mind about its heap.
 #[allow(unsafe_code)]
 pub fn bound_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the call only sets numbers of the allocator, and may be made at any time.
     unsafe {
-        // With one, threads that build a tree wait for each other a twentieth of their time; with two it is a trace.
+        // With one, a twentieth of an unchanged import was threads that waited for each other.
         let heaps = rustix::thread::sched_getaffinity(None).map_or(1, |processors| processors.count().min(MOST_HEAPS));
         // What it does not take stays at its default, which costs memory, nothing else.
         libc::mallopt(libc::M_ARENA_MAX, heaps as libc::c_int);

@@ -15,7 +15,7 @@ use super::failure::{failed, malformed};
 use super::trees::{Columns, RowId, entry};
 use super::{Reader, optional};
 use crate::error::Result;
-use crate::model::{Entry, Metadata, Node, Tree};
+use crate::model::{Entry, EntryName, Metadata, Node, Tree};
 
 const BASE_OF: &str = "SELECT base FROM trees WHERE id = ?1";
 const NEXT_BASE: &str = "SELECT coalesce(max(id), 0) + 1 FROM bases";
@@ -58,8 +58,8 @@ pub(super) struct Form<'t> {
     pub base: Option<BaseId>,
     /// What is stored with the tree itself.
     pub own: Vec<&'t Entry>,
-    /// What of the base it does not have.
-    hidden: Vec<Entry>,
+    /// Names of the base that it does not have.
+    hidden: Vec<EntryName>,
 }
 
 impl Reader<'_> {
@@ -178,20 +178,22 @@ fn differences(base: BaseId, entries: Vec<Entry>, tree: &Tree) -> Form<'_> {
     let mut form = Form { base: Some(base), ..Form::default() };
     let mut of_base = entries.into_iter().peekable();
     for entry in tree.entries() {
-        form.hidden.extend(std::iter::from_fn(|| of_base.next_if(|other| other.name < entry.name)));
+        while let Some(other) = of_base.next_if(|other| other.name < entry.name) {
+            form.hidden.push(other.name);
+        }
         let same_name = of_base.next_if(|other| other.name == entry.name);
         if same_name.as_ref() != Some(entry) {
             form.own.push(entry);
         }
     }
-    form.hidden.extend(of_base);
+    form.hidden.extend(of_base.map(|entry| entry.name));
     form
 }
 
 /// Records which names of their bases trees hide, once the trees are there.
 pub(super) fn hide(connection: &Connection, tree: RowId, form: &Form<'_>) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(INSERT_HIDDEN)?;
-    form.hidden.iter().try_for_each(|entry| statement.execute((tree, entry.name.as_bytes())).map(drop))
+    form.hidden.iter().try_for_each(|name| statement.execute((tree, name.as_bytes())).map(drop))
 }
 
 /// Removes bases that no tree refers to any longer.

@@ -28,6 +28,7 @@ macro_rules! above {
         )
     };
 }
+// Not by the view `tree_entries`: the engine would go through each base once for every tree that has it.
 macro_rules! with_content {
     ($condition:literal) => {
         concat!(

@@ -10,8 +10,8 @@
 //! nothing. Neither can cross to another thread (the compiler sees to it); what threads need to ask, they ask of
 //! [`PublishedObjects`], a copy.
 //!
-//! **Invariant:** a tree that is here is here whole: all its entries, with it or in its base, and all trees below it. So a
-//! known tree ends the descent of an import.
+//! **Invariant:** a tree that is here is here whole: all its entries, with it or in its base, and all trees below it. So
+//! a known tree ends the descent of an import.
 //!
 //! **Invariant:** `objects` holds exactly the keys that published versions refer to, since only those are trusted
 //! unread (I-1): [`Writer::remove_versions`] takes away those that went with the last version that used them.
@@ -151,8 +151,8 @@ pub struct Reflected {
 const REFLECTED: &str = "SELECT last_event, chain FROM meta";
 const SET_REFLECTED: &str = "UPDATE meta SET last_event = ?1, chain = ?2";
 const COUNT: &str = "SELECT (SELECT count(*) FROM versions), (SELECT count(*) FROM trees),
-    (SELECT count(*) FROM entries) + (SELECT count(*) FROM base_entries), (SELECT count(*) FROM objects), (SELECT count(*) FROM events),
-    (SELECT coalesce(sum(length(files)), 0) / 57 FROM stat_cache)";
+    (SELECT count(*) FROM entries) + (SELECT count(*) FROM base_entries), (SELECT count(*) FROM objects),
+    (SELECT count(*) FROM events), (SELECT coalesce(sum(length(files)), 0) FROM stat_cache)";
 
 /// How many rows there are of each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -202,7 +202,7 @@ impl Reader<'_> {
                 entries: unsigned(row, 2)?,
                 objects: unsigned(row, 3)?,
                 events: unsigned(row, 4)?,
-                cached_files: unsigned(row, 5)?,
+                cached_files: unsigned(row, 5)? / stat_cache::FILE_BYTES as u64,
             })
         });
         counted.map_err(failure::failed("be counted"))

@@ -230,8 +230,8 @@ fn registered_for(statement: &mut CachedStatement<'_>, tree: &TreeId) -> rusqlit
     statement.query_row([tree.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
-/// The names in a tree whose objects may not be there: those that it does not share with a tree of the same base that is
-/// registered for this ownership. `None`: all of them.
+/// The names in a tree whose objects may not be there: those that it does not share with a tree of the same base that
+/// is registered for this ownership. `None`: all of them.
 fn names_to_register(
     connection: &Connection,
     tree: RowId,

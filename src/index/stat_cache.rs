@@ -27,7 +27,7 @@ const TRIM: &str = "DELETE FROM stat_cache WHERE generation <= ?1";
 const BLOCK_INODES: u64 = 64;
 /// Bytes of an encoded key, and of a file: its key and its content.
 const KEY_BYTES: usize = 1 + 3 * 8;
-const FILE_BYTES: usize = KEY_BYTES + 32;
+pub(super) const FILE_BYTES: usize = KEY_BYTES + 32;
 
 /// What a source file's inode said: all of it must be the same for its content to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -308,6 +308,7 @@ fn insert(connection: &Connection, new: &[New<'_>], rows: &HashMap<TreeId, RowId
     }
     Ok(())
 }
+
 #[cfg(test)]
 mod tests {
     use super::super::samples::{index_of, manifest, path, rich_tree};

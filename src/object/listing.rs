@@ -91,11 +91,9 @@ impl Fan {
             None => self.others.get(key).copied(),
         }
     }
-}
 
-impl Fan {
-    /// Where entries that begin so would begin. Hashes lie evenly, so a guess is a few places off, which are in one or
-    /// two lines of the processor's cache; a search by halves would look into five.
+    /// Where entries that begin so would begin. Hashes lie evenly, so a guess is a few places off, most often in the same
+    /// line of the processor's cache or the next; a search by halves begins far away.
     fn lower_bound(&self, first: u64) -> usize {
         let firsts = &self.firsts;
         let guess = ((u128::from(first) * firsts.len() as u128) >> u64::BITS) as usize;

@@ -19,6 +19,7 @@ use crate::observe::Observer;
 use crate::refs::RoleLink;
 use crate::store::Store;
 use crate::store::published::object_of;
+use crate::store::survey::Survey;
 
 /// What to verify, and how closely.
 #[derive(Debug, Clone, Default)]
@@ -81,13 +82,12 @@ impl Report {
 /// [`Error::NotFound`] for a version that is not there; [`Error::Interrupted`]; what keeps it from looking at all.
 pub fn verify(store: &Store, options: &Options, observer: &dyn Observer) -> Result<Report> {
     let start = Instant::now();
-    let marks = store.history()?.present()?.marks;
+    let survey = store.survey()?;
     let whole = options.versions.is_empty();
-    let mut names = if whole { every_name(store, &marks)? } else { options.versions.clone() };
-    names.sort_by_key(|name| import_number(&marks, name));
+    let names = if whole { every_name(store, &survey.marks)? } else { options.versions.clone() };
     let checker = Checker::new(store, options.depth, options.from, observer)?;
-    let mut pass = Pass { store, marks: &marks, checker, whole, report: Report::default() };
-    let objects = pass.versions(&names)?;
+    let mut pass = Pass { store, survey: &survey, checker, whole, report: Report::default() };
+    let objects = pass.versions(&pass.oldest_first(names.clone()))?;
     // By version, whatever the order was in which they were looked at.
     pass.report.findings.sort_by(|one, other| one.version.cmp(&other.version));
     pass.objects(&names, &objects)?;
@@ -103,13 +103,18 @@ pub fn verify(store: &Store, options: &Options, observer: &dyn Observer) -> Resu
 /// What is verified, and what came of it so far.
 struct Pass<'a> {
     store: &'a Store,
-    marks: &'a Marks,
+    survey: &'a Survey,
     checker: Checker<'a>,
     whole: bool,
     report: Report,
 }
 
 impl Pass<'_> {
+    fn oldest_first(&self, mut names: Vec<VersionName>) -> Vec<VersionName> {
+        names.sort_by_cached_key(|name| self.survey.import_number(self.store, name));
+        names
+    }
+
     /// Looks at versions, oldest import first; gives the objects that they need. While a tree is looked at, another
     /// thread takes in what the one before it needs, and reads the next manifest.
     fn versions(&mut self, names: &[VersionName]) -> Result<ObjectMap> {
@@ -137,7 +142,8 @@ impl Pass<'_> {
 
     /// Looks at one version; gives its manifest back, if its objects are to be looked at.
     fn version(&mut self, name: &VersionName, read: Result<Manifest>) -> Result<Option<Manifest>> {
-        let Self { store, marks, report, .. } = self;
+        let Self { store, report, .. } = self;
+        let marks = &self.survey.marks;
         let manifest = match read {
             Ok(manifest) => manifest,
             Err(error @ Error::Corrupt { .. }) => {
@@ -171,7 +177,7 @@ impl Pass<'_> {
         Ok(Some(manifest))
     }
 
-    /// Looks at the objects that these versions need.
+    /// Looks at the objects that these versions need; what is wrong with one is told of the first that needs it.
     fn objects(&mut self, names: &[VersionName], objects: &ObjectMap) -> Result<()> {
         self.report.objects = objects.len() as u64;
         let mut wanted: Vec<(ObjectKey, Recorded)> = objects.iter().collect();
@@ -183,10 +189,8 @@ impl Pass<'_> {
         let manifests = self.store.manifests()?;
         if !self.whole {
             // A version that was not asked for may be the newest user, who recorded another time.
-            let mut all = manifests.names()?;
-            all.sort_by_key(|name| import_number(self.marks, name));
             let mut users = ObjectMap::default();
-            for manifest in all.iter().filter_map(|name| manifests.read(name).ok()) {
+            for manifest in self.oldest_first(manifests.names()?).iter().filter_map(|name| manifests.read(name).ok()) {
                 collect(&manifest, &mut users)?;
             }
             let again: Vec<(ObjectKey, Recorded)> =
@@ -194,8 +198,6 @@ impl Pass<'_> {
             faults = self.checker.objects(&again)?;
         }
         let mut faults: BTreeMap<ObjectKey, String> = faults.into_iter().collect();
-        let mut names = names.to_vec();
-        names.sort();
         let mut findings = Vec::new();
         for manifest in names.iter().filter_map(|name| manifests.read(name).ok()) {
             let version = &manifest.facts.name;
@@ -214,11 +216,6 @@ impl Pass<'_> {
         }
         Ok(())
     }
-}
-
-/// The number that the history knows; a version that it does not know comes last.
-fn import_number(marks: &Marks, name: &VersionName) -> u64 {
-    marks.versions.get(name).map_or(u64::MAX, |known| known.import_number)
 }
 
 fn finding(problem: &Problem) -> Finding {

@@ -15,6 +15,7 @@ tests![
     damage_in_a_tree_is_named_by_version_and_path,
     damaged_manifests_history_and_links_are_found,
     one_version_can_be_verified_alone,
+    the_newest_user_says_what_an_object_is_whatever_the_names_and_the_history,
     among_many_files_a_changed_inode_is_read,
 ];
 
@@ -152,6 +153,26 @@ fn damaged_manifests_history_and_links_are_found() -> Outcome {
         found,
         ["manifest v1.0.0 store/manifests/v1.0.0", "history - store/history", "link - versions/previous"]
     );
+    Ok(())
+}
+
+fn the_newest_user_says_what_an_object_is_whatever_the_names_and_the_history() -> Outcome {
+    let fixture = Fixture::new();
+    tree::release(fixture.beside("one"), 1);
+    fixture.import("one", "2.0.0");
+    // The next import makes the object anew, with a time of its own, which only its manifest records.
+    overwrite(&fixture.path("versions/v2.0.0/lib/common.so"), &[8; 100_000], false);
+    tree::file(fixture.beside("one/lib/common.so"), vec![7; 100_000]);
+    fixture.import("one", "1.0.0");
+    for lose_history in [false, true] {
+        if lose_history {
+            std::fs::remove_file(fixture.path("store/history")).unwrap();
+        }
+        let found = problems(&verify(&fixture, &[], 5));
+        assert!(found.contains(&"modified v2.0.0 lib/common.so".to_owned()), "{found:?}");
+        let objects: Vec<&String> = found.iter().filter(|problem| problem.starts_with("object")).collect();
+        assert_eq!(objects, Vec::<&String>::new(), "lost history: {lose_history}");
+    }
     Ok(())
 }
 

@@ -3,9 +3,9 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use super::{assert_sound, list, overwrite, repair, run};
 use serde_json::Value;
 
+use super::{assert_sound, list, overwrite, repair, run};
 use crate::support::image::{Image, Kind};
 use crate::support::{Fixture, Outcome, Thawed, needs_program, releases, tree};
 
