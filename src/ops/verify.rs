@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::check::{Checker, Depth, Expect, Problem, ReadFrom};
+use super::check::{Checked, Checker, Depth, Expect, Problem, ReadFrom};
 use crate::error::{Error, Result, chain};
 use crate::history::State;
 use crate::model::{Manifest, Marks, ObjectKey, Role, VersionName};
@@ -86,7 +86,7 @@ pub fn verify(store: &Store, options: &Options, observer: &dyn Observer) -> Resu
     let whole = options.versions.is_empty();
     let names = if whole { every_name(store, &survey.marks)? } else { options.versions.clone() };
     let checker = Checker::new(store, options.depth, options.from, observer)?;
-    let mut pass = Pass { store, survey: &survey, checker, whole, report: Report::default() };
+    let mut pass = Pass { store, survey, checker, whole, report: Report::default() };
     let objects = pass.versions(&pass.oldest_first(names.clone()))?;
     // By version, whatever the order was in which they were looked at.
     pass.report.findings.sort_by(|one, other| one.version.cmp(&other.version));
@@ -100,10 +100,20 @@ pub fn verify(store: &Store, options: &Options, observer: &dyn Observer) -> Resu
     Ok(report)
 }
 
+/// What a look at one version found.
+#[derive(Default)]
+struct Looked {
+    /// If its objects are to be looked at.
+    manifest: Option<Manifest>,
+    /// If its tree was looked at.
+    checked: Option<Checked>,
+    findings: Vec<Finding>,
+}
+
 /// What is verified, and what came of it so far.
 struct Pass<'a> {
     store: &'a Store,
-    survey: &'a Survey,
+    survey: Survey,
     checker: Checker<'a>,
     whole: bool,
     report: Report,
@@ -142,39 +152,64 @@ impl Pass<'_> {
 
     /// Looks at one version; gives its manifest back, if its objects are to be looked at.
     fn version(&mut self, name: &VersionName, read: Result<Manifest>) -> Result<Option<Manifest>> {
-        let Self { store, report, .. } = self;
-        let marks = &self.survey.marks;
+        let mut looked = self.look(name, read)?;
+        // What was removed and imported again meanwhile is another version than the one that was looked at.
+        while !looked.findings.is_empty() && self.is_another(name, &looked)? {
+            looked = self.look(name, self.store.manifests()?.read(name))?;
+        }
+        let Looked { manifest, checked, findings } = looked;
+        if let Some(checked) = checked {
+            self.report.versions += 1;
+            self.report.entries += checked.entries;
+            self.report.unseen += checked.unseen;
+        }
+        self.report.findings.extend(findings);
+        Ok(manifest)
+    }
+
+    fn look(&self, name: &VersionName, read: Result<Manifest>) -> Result<Looked> {
+        let Self { store, survey: Survey { marks, .. }, .. } = self;
+        let of_manifest =
+            |detail| vec![Finding::in_store("manifest", Some(name), format!("store/manifests/{name}"), detail)];
+        let without_manifest = |findings| Ok(Looked { findings, ..Looked::default() });
         let manifest = match read {
             Ok(manifest) => manifest,
-            Err(error @ Error::Corrupt { .. }) => {
-                report.store_finding("manifest", Some(name), format!("store/manifests/{name}"), chain(&error));
-                return Ok(None);
-            }
+            Err(error @ Error::Corrupt { .. }) => return without_manifest(of_manifest(chain(&error))),
             Err(Error::NotFound { .. }) if marks.versions.contains_key(name) && store.has_tree(name)? => {
-                let detail = "it is not there, though the history knows the version".to_owned();
-                report.store_finding("manifest", Some(name), format!("store/manifests/{name}"), detail);
-                return Ok(None);
+                return without_manifest(of_manifest("it is not there, though the history knows the version".into()));
             }
             // Removed since the names were read.
-            Err(Error::NotFound { .. }) if self.whole && !store.has_tree(name)? => return Ok(None),
+            Err(Error::NotFound { .. }) if self.whole => return without_manifest(Vec::new()),
             Err(error) => return Err(error),
         };
-        if let Some(known) = marks.versions.get(name).filter(|known| known.digest != manifest.digest()) {
-            let detail =
-                format!("the history says {}, the manifest {}", known.digest.short(), manifest.digest().short());
-            report.store_finding("manifest", Some(name), format!("store/manifests/{name}"), detail);
-        }
+        let mut findings = match marks.versions.get(name).filter(|known| known.digest != manifest.digest()) {
+            Some(known) => of_manifest(format!(
+                "the history says {}, the manifest {}",
+                known.digest.short(),
+                manifest.digest().short()
+            )),
+            None => Vec::new(),
+        };
         let expect = if marks.isolated.contains(name) { Expect::OwnInodes } else { Expect::Links };
         let checked = self.checker.version(&manifest, expect)?;
         // A removal that runs beside this, or that was interrupted, is no damage: the next writing command ends it.
         if !checked.problems.is_empty() && store.is_being_removed(name)? {
-            return Ok(None);
+            return without_manifest(Vec::new());
         }
-        report.versions += 1;
-        report.entries += checked.entries;
-        report.unseen += checked.unseen;
-        report.findings.extend(checked.problems.iter().map(finding));
-        Ok(Some(manifest))
+        findings.extend(checked.problems.iter().map(finding));
+        Ok(Looked { manifest: Some(manifest), checked: Some(checked), findings })
+    }
+
+    /// Whether this name means another import by now than the one that was looked at; takes note of it.
+    fn is_another(&mut self, name: &VersionName, looked: &Looked) -> Result<bool> {
+        let survey = self.store.survey()?;
+        let recorded = survey.marks.versions.get(name) != self.survey.marks.versions.get(name);
+        self.survey = survey;
+        let present = match self.store.manifests()?.facts(name) {
+            Ok((facts, _)) => Some(facts.import_number),
+            Err(_) => None,
+        };
+        Ok(recorded || present != looked.manifest.as_ref().map(|manifest| manifest.facts.import_number))
     }
 
     /// Looks at the objects that these versions need; what is wrong with one is told of the first that needs it.
@@ -282,21 +317,23 @@ fn history(store: &Store) -> Result<Option<Finding>> {
     })
 }
 
+/// What a switch that is being made looks like for a moment is no damage.
 fn links(store: &Store) -> Result<Vec<Finding>> {
-    let survey = store.survey()?;
-    let mut findings = Vec::new();
-    for role in Role::ALL {
-        let detail = match survey.roles.get(role) {
-            RoleLink::Version { .. } => continue,
-            RoleLink::Absent => match survey.missing(store, role)? {
-                Some(recorded) => format!("it is not there; recorded is {recorded}"),
-                None => continue,
-            },
-            RoleLink::Dangling { .. } => "it leads to nothing".to_owned(),
-            RoleLink::Foreign { .. } => "it leads out of versions/".to_owned(),
-            RoleLink::NotALink(_) => "it is not a symbolic link".to_owned(),
-        };
-        findings.push(Finding::in_store("link", None, format!("versions/{role}"), detail));
-    }
-    Ok(findings)
+    store.judge_at_rest(|survey| {
+        let mut findings = Vec::new();
+        for role in Role::ALL {
+            let detail = match survey.roles.get(role) {
+                RoleLink::Version { .. } => continue,
+                RoleLink::Absent => match survey.missing(store, role)? {
+                    Some(recorded) => format!("it is not there; recorded is {recorded}"),
+                    None => continue,
+                },
+                RoleLink::Dangling { .. } => "it leads to nothing".to_owned(),
+                RoleLink::Foreign { .. } => "it leads out of versions/".to_owned(),
+                RoleLink::NotALink(_) => "it is not a symbolic link".to_owned(),
+            };
+            findings.push(Finding::in_store("link", None, format!("versions/{role}"), detail));
+        }
+        Ok(findings)
+    })
 }

@@ -50,13 +50,16 @@ mod tests;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::fsys::{Dir, LockFile, LockMode};
+use crate::fsys::{Dir, LockFile, LockGuard, LockMode};
 use crate::layout::{self, Layout};
 use crate::model::{Role, VersionName};
 
 pub use link::{RoleLink, Spelling};
 pub use switch::Switch;
 pub use update::{LockedRefs, Recovered};
+
+/// Readings of the links that differ from the one before, at most; nobody switches that often.
+const MAX_READINGS: usize = 8;
 
 /// The role links of one store.
 #[derive(Debug)]
@@ -104,17 +107,38 @@ impl Refs {
         Self { versions, store, layout: layout.clone() }
     }
 
-    /// Reads all three links, one after the other. Takes no lock: somebody may switch in between.
+    /// Reads all three links as they were at one moment. Takes no lock: they may lead elsewhere by now.
     ///
     /// # Errors
     ///
     /// The system refuses; never because of what the links are.
     pub fn read(&self) -> Result<Roles> {
-        Ok(Roles {
-            current: self.resolve(Role::Current.as_str())?,
-            previous: self.resolve(Role::Previous.as_str())?,
-            factory: self.resolve(Role::Factory.as_str())?,
-        })
+        let read = || -> Result<Roles> {
+            Ok(Roles {
+                current: self.resolve(Role::Current.as_str())?,
+                previous: self.resolve(Role::Previous.as_str())?,
+                factory: self.resolve(Role::Factory.as_str())?,
+            })
+        };
+        // Somebody may switch between one link and the next: what is read twice was so in between.
+        let mut roles = read()?;
+        for _ in 1..MAX_READINGS {
+            let again = read()?;
+            if again == roles {
+                break;
+            }
+            roles = again;
+        }
+        Ok(roles)
+    }
+
+    /// Keeps others from switching while the guard lives, without switching oneself.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::error::Error::Locked`] when the time is over; this user may not open the lock.
+    pub fn lock_shared(&self, timeout: Duration) -> Result<LockGuard> {
+        LockFile::open(&self.store, layout::REFS_LOCK)?.lock(LockMode::Shared, timeout)
     }
 
     /// Takes `refs.lock` alone.

@@ -3,12 +3,19 @@
 //! Answered from links, trees, manifests and history alone, so that it works without an index. What cannot be read
 //! answers nothing and stops nothing: a rollback asks here as well.
 
+use std::time::{Duration, Instant};
+
 use super::Store;
 use crate::error::{Error, Result, Shown};
 use crate::fsys::Kind;
 use crate::history::State;
 use crate::model::{Action, Digest, Event, Manifest, Marks, Role, Selector, VersionName};
 use crate::refs::{RoleLink, Roles};
+
+/// How long a switch may look unfinished to a user who cannot wait for its lock.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Between two of their looks.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What links and history say at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +52,32 @@ impl Store {
             }
         };
         Ok(Survey { roles, marks, history })
+    }
+
+    /// What `judge` finds wrong with links and history; if it finds anything, what it finds while nobody switches.
+    ///
+    /// A switch is visible before it is recorded, and moves one link after the other: who looks in between finds what
+    /// is not so. A user who may not take `refs.lock`, or for whom it does not become free, looks until nothing is
+    /// found, for a second at most.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::survey`]; those of `judge`.
+    pub fn judge_at_rest<T>(&self, judge: impl Fn(&Survey) -> Result<Vec<T>>) -> Result<Vec<T>> {
+        let mut found = judge(&self.survey()?)?;
+        if found.is_empty() {
+            return Ok(found);
+        }
+        let refs = self.refs()?;
+        if let Ok(_guard) = refs.lock_shared(self.settings().lock_timeout) {
+            return judge(&self.survey()?);
+        }
+        let start = Instant::now();
+        while !found.is_empty() && start.elapsed() < PATIENCE {
+            std::thread::sleep(PAUSE);
+            found = judge(&self.survey()?)?;
+        }
+        Ok(found)
     }
 
     /// Whether there is a directory of this name.

@@ -86,6 +86,7 @@ fn many_processes_at_once_lose_nothing_and_readers_see_whole_versions() -> Outco
         commands: AtomicU32::new(0),
         killed: AtomicU32::new(0),
         seen: AtomicU32::new(0),
+        dying_switch: Mutex::default(),
     };
     std::thread::scope(|scope| {
         for actor in 0..ACTORS {
@@ -123,6 +124,8 @@ struct Site<'a> {
     commands: AtomicU32,
     killed: AtomicU32,
     seen: AtomicU32,
+    /// Held from a switch that is killed until what it did is recorded.
+    dying_switch: Mutex<()>,
 }
 
 impl Site<'_> {
@@ -149,6 +152,10 @@ impl Site<'_> {
             command.args(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut child = command.spawn().expect("the binary runs");
             let dies = random.below(6) == 0;
+            // A switch that died leaves links as no history has them, which the next one records; if that died as well,
+            // what both left could be damage, and would be called that.
+            let switches = dies && ["activate", "rollback"].contains(&words[0]);
+            let _alone = switches.then(|| self.dying_switch.lock().expect("nobody panics"));
             if dies {
                 std::thread::sleep(Duration::from_millis(random.below(LIFE) as u64));
                 child.kill().expect("it can be killed");
@@ -157,6 +164,9 @@ impl Site<'_> {
             self.commands.fetch_add(1, Ordering::Relaxed);
             if dies && ran.code == -9 {
                 self.killed.fetch_add(1, Ordering::Relaxed);
+                if switches {
+                    while self.fixture.run(&["activate", "current", "--force", "--verify", "none"]).code != 0 {}
+                }
             } else if ran.code != 0 && !codes.contains(&ran.code) {
                 self.say(format!("{}: {ran:#?}", arguments.join(" ")));
             }

@@ -2,8 +2,13 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::Value;
+use tope_store::layout::Layout;
+use tope_store::observe::{Observer, Stage, Work};
+use tope_store::ops;
+use tope_store::store::{Settings, Store};
 
 use crate::support::{Fixture, Outcome, Ran, tree};
 
@@ -17,6 +22,7 @@ tests![
     one_version_can_be_verified_alone,
     the_newest_user_says_what_an_object_is_whatever_the_names_and_the_history,
     among_many_files_a_changed_inode_is_read,
+    a_version_that_is_replaced_meanwhile_is_no_damage,
 ];
 
 fn store() -> Fixture {
@@ -220,5 +226,53 @@ fn among_many_files_a_changed_inode_is_read() -> Outcome {
     let refused = fixture.command().args(["activate", "1.0.0"]).output().unwrap();
     let refused = Ran::of(&refused).expect(4);
     assert!(refused.stderr.contains("4 problems, the first: d1/f1"), "{}", refused.stderr);
+    Ok(())
+}
+
+/// A name that is removed and imported anew, with other contents, while verify is under way: at whatever point that
+/// happens, nothing is damaged.
+fn a_version_that_is_replaced_meanwhile_is_no_damage() -> Outcome {
+    /// Replaces the version when it is told of something for the given time.
+    struct Meanwhile<'a> {
+        fixture: &'a Fixture,
+        at: usize,
+        told: AtomicUsize,
+        replaced: AtomicBool,
+    }
+    impl Meanwhile<'_> {
+        fn told(&self) {
+            if self.told.fetch_add(1, Ordering::Relaxed) == self.at {
+                // While its tree is looked at, it is in use.
+                if self.fixture.run(&["remove", "1.1.0"]).code == 0 {
+                    self.fixture.import("three", "1.1.0");
+                    self.replaced.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+    impl Observer for Meanwhile<'_> {
+        fn stage(&self, _: Stage, _: Option<u64>) {
+            self.told();
+        }
+        fn work(&self, _: Work, _: u64) {
+            self.told();
+        }
+    }
+    let (mut at, mut replaced) = (0, 0);
+    loop {
+        let fixture = store();
+        tree::release(fixture.beside("three"), 3);
+        let store = Store::open(Layout::new(fixture.root(), None), Settings::default()).expect("a store");
+        let meanwhile =
+            Meanwhile { fixture: &fixture, at, told: AtomicUsize::new(0), replaced: AtomicBool::new(false) };
+        let report = ops::verify::verify(&store, &ops::verify::Options::default(), &meanwhile).expect("it looks");
+        assert!(report.findings.is_empty(), "replaced when told for the {at}. time: {report:#?}");
+        replaced += usize::from(meanwhile.replaced.into_inner());
+        if meanwhile.told.into_inner() <= at {
+            break;
+        }
+        at += 1;
+    }
+    assert!(replaced > 1, "{replaced} of {at}");
     Ok(())
 }

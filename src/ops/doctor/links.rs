@@ -10,12 +10,11 @@ use crate::store::Store;
 use crate::store::survey::Survey;
 
 pub(super) fn examine(store: &Store, options: &Options<'_>, report: &mut Report, _: &dyn Observer) -> Result<()> {
+    report.findings.extend(store.judge_at_rest(|survey| {
+        let found = Role::ALL.into_iter().map(|role| of_role(store, survey, role));
+        found.filter_map(Result::transpose).collect()
+    })?);
     let survey = store.survey()?;
-    for role in Role::ALL {
-        if let Some(finding) = of_role(store, &survey, role)? {
-            report.findings.push(finding);
-        }
-    }
     if survey.roles.version(Role::Current).is_some() {
         through_current(store, options, report)?;
     }

@@ -5,12 +5,13 @@
 //! nothing. Looking must work at every instant. Afterwards both have done what they do one after the other, nothing is
 //! wrong by the independent checker, nothing is left, and `current` was never seen missing.
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use libtest_mimic::Trial;
 
 use super::sample::{Plan, points};
-use super::scene::{Base, HEAL, Operation, Scenes, command, discard, ran};
+use super::scene::{Base, HEAL, Operation, Scenes, command, discard, killed, ran};
 use super::trace::{self, Fate};
 use crate::checker;
 use crate::support::{Outcome, Ran, needs_root};
@@ -71,6 +72,7 @@ pub fn tests() -> Vec<Trial> {
     let one = |pair: &'static Pair| super::trial(&format!("beside::{}", pair.name), move || together(pair));
     let mut tests: Vec<Trial> = PAIRS.iter().map(one).collect();
     tests.push(super::trial("beside::rotations", rotations));
+    tests.push(super::trial("beside::a_switch_is_no_damage", a_switch_is_no_damage));
     tests
 }
 
@@ -177,5 +179,52 @@ fn rotations() -> Outcome {
         assert_eq!((&verified["ok"], &verified["problems"]), (&true.into(), &serde_json::json!([])), "{when}");
         discard(&dir);
     }
+    Ok(())
+}
+
+/// After an activation that died before it was recorded, going back leads where the history says again, only `previous`
+/// is not there yet: whoever verifies just then waits, or looks again, before calling that damage.
+fn a_switch_is_no_damage() -> Outcome {
+    const ROLLBACK: &[&str] = &["rollback", "--reason", "it died"];
+    needs_root()?;
+    let scenes = Scenes::new(Base::Full);
+    let scene = |name: &str| {
+        let dir = scenes.copy(name);
+        killed(&dir, &["activate", "1.3.0"], |call| call.name == "write" && call.path.ends_with("store/history"));
+        dir
+    };
+    let looking = |dir: &Path, words: &[&str], user: u32| {
+        let mut command = command(dir, words);
+        command.uid(user).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        std::thread::spawn(move || Ran::of(&command.output().expect("the binary runs")))
+    };
+    let calls = points(&scene("reference"), &Operation { arguments: ROLLBACK, ..operation(&PAIRS[0]) });
+    let mut unfinished = 0;
+    for (point, call) in calls.iter().enumerate() {
+        let dir = scene("point");
+        let when = format!("stopped before call {point}, {call}");
+        let (mut number, mut lookers) = (0, Vec::new());
+        trace::run(&mut command(&dir, ROLLBACK), &dir, &mut |_| {
+            number += 1;
+            if number == point + 1 {
+                for user in [0, 65534] {
+                    lookers.push(looking(&dir, &["--json", "verify", "--quick"], user));
+                    lookers.push(looking(&dir, &["--json", "doctor"], user));
+                }
+                std::thread::sleep(std::time::Duration::from_millis(150));
+                unfinished += usize::from(lookers.iter().any(|looker| !looker.is_finished()));
+            }
+            Fate::Happens
+        })
+        .ok();
+        for looker in lookers {
+            let looked = looker.join().expect("it ends");
+            let missing = ["role-missing", "it is not there"].iter().any(|finding| looked.stdout.contains(finding));
+            assert!(!missing, "{when}: {looked:#?}");
+        }
+        ran(&dir, &["verify", "--quick"]).ok();
+        discard(&dir);
+    }
+    assert!(unfinished > 0, "nobody had to wait: {calls:#?}");
     Ok(())
 }
