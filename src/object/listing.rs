@@ -23,12 +23,30 @@ pub struct Listing {
 #[derive(Debug, Default)]
 struct Fan {
     device: u64,
+    /// Objects in the directories before it.
+    before: usize,
     /// Objects whose class is mode and owner alone; sorted.
     plain: Vec<(Plain, u64)>,
     /// What those begin with, close together for the search.
     firsts: Vec<u64>,
-    /// All others.
-    others: HashMap<ObjectKey, u64>,
+    /// All others, with their places behind the plain ones.
+    others: HashMap<ObjectKey, (usize, u64)>,
+}
+
+/// An object as it was listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Its place among all that were listed, from 0.
+    pub position: usize,
+    device: u64,
+    inode: u64,
+}
+
+impl Found {
+    /// Whether `stat` shows its inode.
+    pub fn is(&self, stat: &Stat) -> bool {
+        (self.device, self.inode) == (stat.device, stat.inode)
+    }
 }
 
 /// The key of an object without attributes or time, less the first byte of its content.
@@ -50,14 +68,31 @@ impl Listing {
             let name = format!("{number:02x}");
             objects.open_dir(&name).and_then(|dir| Fan::read(name.as_bytes(), dir)).unwrap_or_default()
         });
-        Self { fans: fans.collect() }
+        let mut fans: Vec<Fan> = fans.collect();
+        let mut before = 0;
+        for fan in &mut fans {
+            fan.before = before;
+            before += fan.len();
+        }
+        Self { fans }
     }
 
-    /// Whether the object of this key was listed, and is the inode that `stat` shows.
-    pub fn is(&self, key: &ObjectKey, stat: &Stat) -> bool {
-        let content = key.content.as_bytes();
-        let fan = &self.fans[usize::from(content[0])];
-        fan.device == stat.device && fan.get(key) == Some(stat.inode)
+    /// How many objects were listed.
+    pub fn len(&self) -> usize {
+        self.fans.iter().map(Fan::len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The object of this key, if it was listed.
+    pub fn find(&self, key: &ObjectKey) -> Option<Found> {
+        let [first, ..] = *key.content.as_bytes();
+        let fan = &self.fans[usize::from(first)];
+        let (place, inode) = fan.get(key)?;
+        Some(Found { position: fan.before + place, device: fan.device, inode })
     }
 }
 
@@ -71,7 +106,7 @@ impl Fan {
             if let Some(key) = ObjectKey::parse(name, item.name) {
                 match Plain::of(&key) {
                     Some(plain) => fan.plain.push((plain, item.inode)),
-                    None => drop(fan.others.insert(key, item.inode)),
+                    None => drop(fan.others.insert(key, (fan.others.len(), item.inode))),
                 }
             }
             Ok(())
@@ -81,14 +116,20 @@ impl Fan {
         Ok(fan)
     }
 
-    fn get(&self, key: &ObjectKey) -> Option<u64> {
+    fn len(&self) -> usize {
+        self.plain.len() + self.others.len()
+    }
+
+    /// An object's place in this directory, and its inode.
+    fn get(&self, key: &ObjectKey) -> Option<(usize, u64)> {
         match Plain::of(key) {
             Some(plain) => {
                 let begin = self.lower_bound(plain.first);
                 let alike = self.plain[begin..].iter().take_while(|(other, _)| other.first == plain.first);
-                alike.into_iter().find(|(other, _)| *other == plain).map(|(_, inode)| *inode)
+                let mut numbered = alike.zip(begin..);
+                numbered.find(|((other, _), _)| *other == plain).map(|((_, inode), place)| (place, *inode))
             }
-            None => self.others.get(key).copied(),
+            None => self.others.get(key).map(|(place, inode)| (self.plain.len() + place, *inode)),
         }
     }
 
@@ -132,6 +173,8 @@ impl Plain {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::model::{ContentId, InodeClass, XattrDigest};
 
@@ -173,12 +216,15 @@ mod tests {
         }
         let listing = Listing::read(&objects);
         let all = keys();
+        let is = |key: &ObjectKey, stat: &Stat| listing.find(key).is_some_and(|found| found.is(stat));
+        let places: BTreeSet<usize> = all.iter().filter_map(|key| Some(listing.find(key)?.position)).collect();
+        assert!(places.into_iter().eq(0..all.len()) && listing.len() == all.len());
         for (at, key) in all.iter().enumerate() {
             let stat = objects.stat(key.path()).unwrap();
-            assert!(listing.is(key, &stat), "{key}");
-            assert!(!listing.is(&all[(at + 1) % all.len()], &stat), "{key} is another one");
-            assert!(!listing.is(key, &Stat { inode: stat.inode + 1_000_000, ..stat }), "{key}");
-            assert!(!listing.is(key, &Stat { device: stat.device + 1, ..stat }), "{key}");
+            assert!(is(key, &stat), "{key}");
+            assert!(!is(&all[(at + 1) % all.len()], &stat), "{key} is another one");
+            assert!(!is(key, &Stat { inode: stat.inode + 1_000_000, ..stat }), "{key}");
+            assert!(!is(key, &Stat { device: stat.device + 1, ..stat }), "{key}");
         }
     }
 }

@@ -64,6 +64,13 @@ impl ObjectMap {
         self.entries.insert(Key { content: key.content, class }, Value { size, seconds, nanoseconds });
     }
 
+    /// Takes an object out.
+    pub fn remove(&mut self, key: &ObjectKey) {
+        if let Some(&class) = self.classes.get(&key.class) {
+            self.entries.remove(&Key { content: key.content, class });
+        }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -153,8 +160,11 @@ mod tests {
         assert_eq!(map.get(&key(&8_u64.to_le_bytes(), 0o444)), Some(recorded(0)));
         assert_eq!(map.get(&key(&8_u64.to_le_bytes(), 0o555)), None);
         assert_eq!(map.get(&key(b"other", 0o444)), None);
+        map.remove(&key(b"other", 0o444));
+        map.remove(&key(&7_u64.to_le_bytes(), 0o555));
+        assert_eq!((map.len(), map.get(&key(&7_u64.to_le_bytes(), 0o555))), (1000, None));
         let all: HashMap<ObjectKey, Recorded> = map.iter().collect();
-        assert_eq!(all.len(), 1001);
+        assert_eq!(all.len(), 1000);
         assert!(all.iter().all(|(key, recorded)| map.get(key) == Some(*recorded)));
     }
 }

@@ -86,12 +86,12 @@ pub fn verify(store: &Store, options: &Options, observer: &dyn Observer) -> Resu
     let whole = options.versions.is_empty();
     let names = if whole { every_name(store, &survey.marks)? } else { options.versions.clone() };
     let checker = Checker::new(store, options.depth, options.from, observer)?;
-    let mut pass = Pass { store, survey, checker, whole, report: Report::default() };
+    let mut pass = Pass { store, survey, checker: &checker, whole, report: Report::default() };
     let objects = pass.versions(&pass.oldest_first(names.clone()))?;
     // By version, whatever the order was in which they were looked at.
     pass.report.findings.sort_by(|one, other| one.version.cmp(&other.version));
     pass.objects(&names, &objects)?;
-    let Pass { checker, mut report, .. } = pass;
+    let Pass { mut report, .. } = pass;
     if whole {
         report.findings.extend(beside_versions(store)?);
     }
@@ -114,7 +114,7 @@ struct Looked {
 struct Pass<'a> {
     store: &'a Store,
     survey: Survey,
-    checker: Checker<'a>,
+    checker: &'a Checker<'a>,
     whole: bool,
     report: Report,
 }
@@ -125,18 +125,19 @@ impl Pass<'_> {
         names
     }
 
-    /// Looks at versions, oldest import first; gives the objects that they need. While a tree is looked at, another
-    /// thread takes in what the one before it needs, and reads the next manifest.
+    /// Looks at versions, oldest import first; gives the objects that they need and that no tree proves. While a tree is
+    /// looked at, another thread takes in what the one before it needs, and reads the next manifest.
     fn versions(&mut self, names: &[VersionName]) -> Result<ObjectMap> {
         let manifests = self.store.manifests()?;
         let mut objects = ObjectMap::default();
         let mut next = names.first().map(|name| manifests.read(name));
-        let mut seen: Option<Manifest> = None;
+        let mut seen: Option<(Manifest, Checked)> = None;
+        let checker = self.checker;
         for (at, name) in names.iter().enumerate() {
             let Some(read) = next.take() else { break };
             let before = seen.take();
             let aside = || {
-                before.map_or(Ok(()), |manifest| collect(&manifest, &mut objects))?;
+                before.map_or(Ok(()), |(manifest, checked)| checker.need(&manifest, &checked, &mut objects))?;
                 Ok::<_, Error>(names.get(at + 1).map(|name| manifests.read(name)))
             };
             let (aside, looked) = std::thread::scope(|scope| {
@@ -146,25 +147,25 @@ impl Pass<'_> {
             });
             (next, seen) = (aside?, looked?);
         }
-        seen.map_or(Ok(()), |manifest| collect(&manifest, &mut objects))?;
+        seen.map_or(Ok(()), |(manifest, checked)| checker.need(&manifest, &checked, &mut objects))?;
         Ok(objects)
     }
 
     /// Looks at one version; gives its manifest back, if its objects are to be looked at.
-    fn version(&mut self, name: &VersionName, read: Result<Manifest>) -> Result<Option<Manifest>> {
+    fn version(&mut self, name: &VersionName, read: Result<Manifest>) -> Result<Option<(Manifest, Checked)>> {
         let mut looked = self.look(name, read)?;
         // What was removed and imported again meanwhile is another version than the one that was looked at.
         while !looked.findings.is_empty() && self.is_another(name, &looked)? {
             looked = self.look(name, self.store.manifests()?.read(name))?;
         }
         let Looked { manifest, checked, findings } = looked;
-        if let Some(checked) = checked {
+        if let Some(checked) = &checked {
             self.report.versions += 1;
             self.report.entries += checked.entries;
             self.report.unseen += checked.unseen;
         }
         self.report.findings.extend(findings);
-        Ok(manifest)
+        Ok(manifest.zip(checked))
     }
 
     fn look(&self, name: &VersionName, read: Result<Manifest>) -> Result<Looked> {
@@ -212,9 +213,9 @@ impl Pass<'_> {
         Ok(recorded || present != looked.manifest.as_ref().map(|manifest| manifest.facts.import_number))
     }
 
-    /// Looks at the objects that these versions need; what is wrong with one is told of the first that needs it.
+    /// Looks at the objects that these versions need and no tree proved; what is wrong with one is told of the first that needs it.
     fn objects(&mut self, names: &[VersionName], objects: &ObjectMap) -> Result<()> {
-        self.report.objects = objects.len() as u64;
+        self.report.objects = self.checker.count_needed(objects);
         let mut wanted: Vec<(ObjectKey, Recorded)> = objects.iter().collect();
         wanted.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         let mut faults = self.checker.objects(&wanted)?;
@@ -287,8 +288,7 @@ impl Finding {
     }
 }
 
-/// Adds a manifest's objects; they come oldest import first. What is recorded of one is what its newest user recorded:
-/// who finds a damaged object while importing makes a fresh one, with a time of its own.
+/// Adds a manifest's objects; they come oldest import first, as those of [`Checker::need`].
 fn collect(manifest: &Manifest, objects: &mut ObjectMap) -> Result<()> {
     manifest.walk(|_, entry, placement| {
         if let Some((key, recorded)) = placement.and_then(|placement| object_of(manifest, entry, placement)) {

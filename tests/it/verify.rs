@@ -21,6 +21,7 @@ tests![
     damaged_manifests_history_and_links_are_found,
     one_version_can_be_verified_alone,
     the_newest_user_says_what_an_object_is_whatever_the_names_and_the_history,
+    among_many_files_objects_are_what_trees_prove_or_their_names_show,
     among_many_files_a_changed_inode_is_read,
     a_version_that_is_replaced_meanwhile_is_no_damage,
 ];
@@ -163,22 +164,81 @@ fn damaged_manifests_history_and_links_are_found() -> Outcome {
 }
 
 fn the_newest_user_says_what_an_object_is_whatever_the_names_and_the_history() -> Outcome {
-    let fixture = Fixture::new();
-    tree::release(fixture.beside("one"), 1);
-    fixture.import("one", "2.0.0");
-    // The next import makes the object anew, with a time of its own, which only its manifest records.
-    overwrite(&fixture.path("versions/v2.0.0/lib/common.so"), &[8; 100_000], false);
-    tree::file(fixture.beside("one/lib/common.so"), vec![7; 100_000]);
-    fixture.import("one", "1.0.0");
-    for lose_history in [false, true] {
-        if lose_history {
-            std::fs::remove_file(fixture.path("store/history")).unwrap();
+    // Beside many others it is its tree that proves it.
+    for others in [0, 600] {
+        let fixture = Fixture::new();
+        tree::release(fixture.beside("one"), 1);
+        for number in 0..others {
+            tree::file(fixture.beside(format!("one/many/{number}")), format!("contents {number}"));
         }
-        let found = problems(&verify(&fixture, &[], 5));
-        assert!(found.contains(&"modified v2.0.0 lib/common.so".to_owned()), "{found:?}");
-        let objects: Vec<&String> = found.iter().filter(|problem| problem.starts_with("object")).collect();
-        assert_eq!(objects, Vec::<&String>::new(), "lost history: {lose_history}");
+        fixture.import("one", "2.0.0");
+        // The next import makes the object anew, with a time of its own, which only its manifest records.
+        overwrite(&fixture.path("versions/v2.0.0/lib/common.so"), &[8; 100_000], false);
+        tree::file(fixture.beside("one/lib/common.so"), vec![7; 100_000]);
+        fixture.import("one", "1.0.0");
+        for lose_history in [false, true] {
+            if lose_history {
+                std::fs::remove_file(fixture.path("store/history")).unwrap();
+            }
+            let found = problems(&verify(&fixture, &[], 5));
+            assert!(found.contains(&"modified v2.0.0 lib/common.so".to_owned()), "{found:?}");
+            let objects: Vec<&String> = found.iter().filter(|problem| problem.starts_with("object")).collect();
+            assert_eq!(objects, Vec::<&String>::new(), "{others} others, lost history: {lose_history}");
+        }
     }
+    Ok(())
+}
+
+/// What no tree proves of an object is found out by its own name, and each is counted and read once.
+fn among_many_files_objects_are_what_trees_prove_or_their_names_show() -> Outcome {
+    let fixture = Fixture::new();
+    for (release, changed) in [("one", 0), ("two", 100)] {
+        for number in 0..600 {
+            let of = if number < changed { release } else { "both" };
+            tree::file(fixture.beside(format!("{release}/d{}/f{number}", number % 7)), format!("{number:03} of {of}"));
+        }
+    }
+    fixture.import("one", "1.0.0");
+    fixture.import("two", "2.0.0");
+    for (depth, read) in [(&[][..], 700), (&["--quick"], 0)] {
+        let whole = verify(&fixture, depth, 0);
+        assert_eq!((&whole["objects"], &whole["read_files"]), (&700.into(), &read.into()), "{depth:?}");
+    }
+    let store = fixture.path("store");
+    let name = |bytes: &str| {
+        let object = object_of(&fixture, bytes.as_bytes());
+        object.strip_prefix(store.parent().unwrap()).unwrap().display().to_string()
+    };
+    let [lost, flipped, private, newer] = ["007 of both", "301 of both", "202 of both", "050 of two"].map(name);
+    std::fs::remove_file(fixture.path(&lost)).unwrap();
+    overwrite(&fixture.path(&flipped), b"301 of bots", true);
+    // The newest tree has lost the file, and the object, which is whole, is seen through the older one only.
+    std::fs::remove_file(fixture.path("versions/v2.0.0/d6/f202")).unwrap();
+    // Both: what the tree has in its place proves nothing.
+    std::fs::remove_file(fixture.path("versions/v2.0.0/d1/f50")).unwrap();
+    std::fs::remove_file(fixture.path(&newer)).unwrap();
+    let expected = |flips: bool| {
+        let mut expected = vec![
+            "content v1.0.0 d0/f301".to_owned(),
+            "content v2.0.0 d0/f301".to_owned(),
+            "missing v2.0.0 d1/f50".to_owned(),
+            "missing v2.0.0 d6/f202".to_owned(),
+            format!("object v1.0.0 {lost}"),
+            format!("object v1.0.0 {flipped}"),
+            format!("object v2.0.0 {newer}"),
+        ];
+        expected.retain(|problem| flips || !(problem.contains("f301") || problem.contains(&flipped)));
+        expected.sort();
+        expected
+    };
+    for (depth, flips) in [(&["--cached"][..], true), (&["--quick"], false)] {
+        let document = verify(&fixture, depth, 5);
+        let mut found = problems(&document);
+        found.sort();
+        assert_eq!(found, expected(flips), "{depth:?}");
+        assert_eq!(document["objects"], 700, "{depth:?}");
+    }
+    assert!(fixture.path(&private).exists());
     Ok(())
 }
 

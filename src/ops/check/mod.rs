@@ -5,7 +5,7 @@
 //! by hand: only such a file is read. A *full* check reads every file, each inode once per [`Checker`].
 //!
 //! It costs one look per file and one listing per directory: the inodes of objects come from a listing of `objects/`
-//! ([`Listing`]), and only an object that is not the expected inode there is looked at itself.
+//! ([`crate::object::listing`]), and only an object that is not the expected inode there is looked at itself.
 //!
 //! - Private files belong to a service, and so does everything beside them: nothing is said about them.
 //! - At a shared path stands a link; what it leads to is no part of the version.
@@ -19,8 +19,10 @@
 mod objects;
 mod pass;
 mod problem;
+mod proofs;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::error::{Error, Result};
@@ -29,12 +31,12 @@ use crate::hash;
 use crate::layout;
 use crate::materialise::plan::{Contents, plan};
 use crate::model::{ContentId, Manifest, ObjectKey, TreePath, VersionName, XattrDigest};
-use crate::object::check::digest;
-use crate::object::listing::Listing;
+use crate::object::check::{Fault, digest};
 use crate::observe::{Observer, Stage, Work};
 use crate::store::Store;
 
 use pass::{Pass, Tally};
+use proofs::{Listed, Proofs};
 
 pub use problem::{Checked, Problem, ProblemKind};
 
@@ -92,7 +94,20 @@ const LISTING_PAYS: usize = 500;
 const LONG_MANIFEST_BYTES: u64 = 64 << 10;
 
 /// The bytes of an inode, and its attributes.
-type Hashed = (ContentId, Option<Box<XattrDigest>>);
+struct Hashed {
+    content: ContentId,
+    xattrs: Option<Box<XattrDigest>>,
+}
+
+impl Hashed {
+    fn fault(&self, key: &ObjectKey) -> Option<Fault> {
+        match self {
+            Self { content, .. } if *content != key.content => Some(Fault::Content),
+            Self { xattrs, .. } if *xattrs != key.class.xattrs => Some(Fault::Xattrs),
+            _ => None,
+        }
+    }
+}
 
 /// Checks versions of one store; remembers which inodes it has read.
 pub struct Checker<'a> {
@@ -104,7 +119,9 @@ pub struct Checker<'a> {
     objects: Option<Dir>,
     strangers: Strangers,
     /// Made when it first pays.
-    listing: OnceLock<Listing>,
+    proofs: OnceLock<Proofs>,
+    passes: AtomicU32,
+    /// What was read and is not proved by it: inodes that are no object's, or not what they should be.
     hashed: Mutex<HashMap<(u64, u64), Hashed>>,
 }
 
@@ -135,8 +152,17 @@ impl<'a> Checker<'a> {
             Err(error) if error.is_io(std::io::ErrorKind::PermissionDenied) => None,
             Err(error) => return Err(error),
         };
-        let (strangers, listing) = (Strangers::Report, OnceLock::new());
-        Ok(Self { store, depth, from, observer, objects, strangers, listing, hashed: Mutex::default() })
+        Ok(Self {
+            store,
+            depth,
+            from,
+            observer,
+            objects,
+            strangers: Strangers::Report,
+            proofs: OnceLock::new(),
+            passes: AtomicU32::default(),
+            hashed: Mutex::default(),
+        })
     }
 
     /// The same without looking for names that the manifest does not know, which are no damage: no directory of the
@@ -170,6 +196,7 @@ impl<'a> Checker<'a> {
             plan: &plan,
             version: name,
             expect,
+            number: 1 + self.passes.fetch_add(1, Ordering::Relaxed),
             tally: Tally::default(),
             problems: Mutex::default(),
             failure: OnceLock::new(),
@@ -199,40 +226,64 @@ impl<'a> Checker<'a> {
 
     fn list_objects(&self) {
         if let Some(objects) = &self.objects
-            && self.listing.get().is_none()
+            && self.proofs.get().is_none()
         {
             // If another thread was faster, its listing serves as well.
-            drop(self.listing.set(Listing::read(objects)));
+            drop(self.proofs.set(Proofs::read(objects)));
         }
     }
 
-    /// Whether an inode of a tree is the one of this object.
+    /// The object of this key in the listing, if there is one and `stat` shows its inode.
+    fn listed(&self, key: &ObjectKey, stat: &Stat) -> Option<(&Proofs, Listed)> {
+        let proofs = self.proofs.get()?;
+        Some((proofs, proofs.of(key, stat)?))
+    }
+
+    /// Whether an inode of a tree is the one of this object, which the listing does not say.
     fn is_object(&self, key: &ObjectKey, stat: &Stat) -> Result<bool> {
         match &self.objects {
-            Some(_) if self.listing.get().is_some_and(|listing| listing.is(key, stat)) => Ok(true),
             Some(objects) => Ok(objects.try_stat(key.path())?.is_some_and(|object| object.same_inode(stat))),
             // Where one may not look, a file with other names is taken for a link to its object.
             None => Ok(stat.links > 1),
         }
     }
 
-    /// Reads an inode unless it was read before.
-    fn hash(&self, dir: &Dir, name: &[u8], stat: &Stat) -> Result<Hashed> {
+    /// Reads an inode unless it was read before, and compares it with a key. If it is that of a listed object and is
+    /// what the key says, that is remembered instead of the bytes' hash, as proved by this pass.
+    fn content_fault(
+        &self,
+        (dir, name): (&Dir, &[u8]),
+        stat: &Stat,
+        key: &ObjectKey,
+        listed: Option<(&Proofs, Listed, u32)>,
+    ) -> Result<Option<Fault>> {
+        if let Some((proofs, object, pass)) = listed.filter(|(proofs, object, _)| proofs.is_proved(*object)) {
+            proofs.prove(object, pass);
+            return Ok(None);
+        }
         let id = (stat.device, stat.inode);
         let lock = || self.hashed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(hashed) = lock().get(&id) {
-            return Ok(hashed.clone());
+            return Ok(hashed.fault(key));
         }
+        let hashed = self.hash(dir, name, stat)?;
+        let fault = hashed.fault(key);
+        match listed {
+            Some((proofs, object, pass)) if fault.is_none() => proofs.prove_by_reading(object, pass),
+            _ => drop(lock().insert(id, hashed)),
+        }
+        Ok(fault)
+    }
+
+    fn hash(&self, dir: &Dir, name: &[u8], stat: &Stat) -> Result<Hashed> {
         let opened = dir.open_file(name)?;
         let path = || dir.path_of(name);
-        let attributes = digest(&file::xattrs(&opened, path)?);
+        let xattrs = digest(&file::xattrs(&opened, path)?);
         if self.from == ReadFrom::Medium {
             file::forget_cached(&opened);
         }
         let (content, size) = hash::whole(&opened, stat.size).map_err(|error| Error::io("read", path(), error))?;
         self.observer.work(Work::ReadBytes, size);
-        let hashed = (content, attributes);
-        lock().insert(id, hashed.clone());
-        Ok(hashed)
+        Ok(Hashed { content, xattrs })
     }
 }

@@ -1,20 +1,23 @@
 //! Checking objects against their keys: the store's own names for what trees share.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::{Checker, Depth};
+use super::proofs::Proofs;
+use super::{Checked, Checker, Depth};
 use crate::error::{Error, Result, chain};
-use crate::model::ObjectKey;
+use crate::model::{Manifest, ObjectKey};
 use crate::object::Recorded;
-use crate::object::check::{Fault, by_stat};
+use crate::object::check::by_stat;
+use crate::object::map::ObjectMap;
 use crate::observe;
+use crate::store::published::object_of;
 
 impl Checker<'_> {
     /// Checks objects that manifests refer to; gives those that are missing or not what their key says, and how.
     ///
-    /// An inode that was read by way of a tree is not read again. Users who may not look into `objects/` get no
+    /// An inode that was read by way of a tree and remembered is not read again. Users who may not look into `objects/` get no
     /// findings.
     ///
     /// # Errors
@@ -28,13 +31,13 @@ impl Checker<'_> {
                 observe::check(self.observer)?;
                 if let Some(detail) = self.object_fault(objects, key, recorded)? {
                     let mut findings: std::sync::MutexGuard<'_, Vec<_>> =
-                        findings.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                        findings.lock().unwrap_or_else(PoisonError::into_inner);
                     findings.push((key.clone(), detail));
                 }
                 Ok::<(), Error>(())
             })
         })??;
-        let mut findings = findings.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut findings = findings.into_inner().unwrap_or_else(PoisonError::into_inner);
         findings.sort_unstable();
         Ok(findings)
     }
@@ -52,17 +55,44 @@ impl Checker<'_> {
         if self.depth == Depth::Quick {
             return Ok(None);
         }
-        Ok(match self.hash(objects, name.as_bytes(), &stat) {
-            Ok((content, _)) if content != key.content => Some(Fault::Content.to_string()),
-            Ok((_, attributes)) if attributes != key.class.xattrs => Some(Fault::Xattrs.to_string()),
-            Ok(_) => None,
+        Ok(match self.content_fault((objects, name.as_bytes()), &stat, key, None) {
+            Ok(fault) => fault.map(|fault| fault.to_string()),
             Err(Error::Interrupted) => return Err(Error::Interrupted),
             Err(error) => Some(chain(&error)),
         })
     }
 
+    /// Takes in which objects a version needs; those of which its tree proved nothing are added to `open`. Versions
+    /// come oldest import first. What is recorded of an object is what its newest user recorded: who finds a damaged
+    /// object while importing makes a fresh one, with a time of its own.
+    ///
+    /// # Errors
+    ///
+    /// None but [`Error::Interrupted`].
+    pub fn need(&self, manifest: &Manifest, checked: &Checked, open: &mut ObjectMap) -> Result<()> {
+        observe::check(self.observer)?;
+        let proofs = self.proofs.get();
+        manifest.walk(|_, entry, placement| {
+            if let Some((key, recorded)) = placement.and_then(|placement| object_of(manifest, entry, placement)) {
+                match proofs {
+                    Some(proofs) if proofs.need(&key, checked.pass) => open.remove(&key),
+                    _ => open.insert(&key, recorded),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// How many objects all these versions need.
+    pub fn count_needed(&self, open: &ObjectMap) -> u64 {
+        let Some(proofs) = self.proofs.get() else { return open.len() as u64 };
+        let others = open.iter().filter(|(key, _)| !proofs.is_needed(key)).count() as u64;
+        proofs.count_needed() + others
+    }
+
     /// How many inodes were read so far.
     pub fn read_files(&self) -> u64 {
-        self.hashed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).len() as u64
+        let proved = self.proofs.get().map_or(0, Proofs::count_read);
+        proved + self.hashed.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
     }
 }

@@ -59,6 +59,8 @@ pub(super) struct Pass<'a> {
     pub(super) plan: &'a Plan,
     pub(super) version: &'a VersionName,
     pub(super) expect: Expect,
+    /// Of all passes of the checker, from 1.
+    pub(super) number: u32,
     pub(super) tally: Tally,
     pub(super) problems: Mutex<Vec<Problem>>,
     pub(super) failure: OnceLock<Error>,
@@ -79,6 +81,7 @@ impl Pass<'_> {
             own_inodes: own_inodes.into_inner(),
             linked_files: linked_files.into_inner(),
             unseen: unseen.into_inner(),
+            pass: self.number,
         })
     }
 
@@ -210,7 +213,8 @@ impl Pass<'_> {
             self.report(place.path(), ProblemKind::of(&fault), fault.to_string());
             return Ok(());
         }
-        let linked = self.checker.is_object(key, stat)?;
+        let listed = self.checker.listed(key, stat);
+        let linked = listed.is_some() || self.checker.is_object(key, stat)?;
         if linked {
             counted.linked_files += 1;
         } else {
@@ -218,18 +222,17 @@ impl Pass<'_> {
         }
         let as_expected = linked || (self.expect == Expect::OwnInodes && stat.links == 1);
         if as_expected && self.checker.depth == Depth::Quick {
+            if let Some((proofs, object)) = listed {
+                proofs.prove(object, self.number);
+            }
             return Ok(());
         }
-        let (content, attributes) = self.checker.hash(dir, place.name.as_bytes(), stat)?;
+        let listed = listed.map(|(proofs, object)| (proofs, object, self.number));
+        let fault = self.checker.content_fault((dir, place.name.as_bytes()), stat, key, listed)?;
         counted.hashed_files += 1;
-        let fault = if content != key.content {
-            Fault::Content
-        } else if attributes != key.class.xattrs {
-            Fault::Xattrs
-        } else {
-            return Ok(());
-        };
-        self.report(place.path(), ProblemKind::of(&fault), fault.to_string());
+        if let Some(fault) = fault {
+            self.report(place.path(), ProblemKind::of(&fault), fault.to_string());
+        }
         Ok(())
     }
 

@@ -103,6 +103,8 @@ pub struct Checked {
     pub linked_files: u64,
     /// Names that this user may not look at.
     pub unseen: u64,
+    /// Which pass of its checker this was, from 1.
+    pub(super) pass: u32,
 }
 
 impl Checked {
