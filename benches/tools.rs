@@ -12,13 +12,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use tope_store::layout::{self, Layout};
-use tope_store::materialise::plan::Contents;
-use tope_store::materialise::{Inodes, apply, plan};
-use tope_store::model::{Manifest, ObjectKey, VersionName};
+use tope_store::materialise::plan::Planner;
+use tope_store::materialise::{Inodes, apply};
+use tope_store::model::{ObjectKey, VersionName};
+use tope_store::object::map::ObjectMap;
 use tope_store::object::{LinkPolicy, Objects, Published, Recorded};
 use tope_store::observe::Silent;
 use tope_store::staging::Run;
-use tope_store::store::published::object_of;
 use tope_store::store::{Settings, Store};
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -49,25 +49,12 @@ fn generate(dir: &Path, files: u64, releases: u64) -> Outcome {
     Ok(())
 }
 
-/// Objects of one manifest.
-struct OfManifest(HashMap<ObjectKey, Recorded>);
+/// Objects that are published: those of one version.
+struct OfPlan(ObjectMap);
 
-impl Published for OfManifest {
+impl Published for OfPlan {
     fn lookup(&self, key: &ObjectKey) -> tope_store::error::Result<Option<Recorded>> {
-        Ok(self.0.get(key).copied())
-    }
-}
-
-impl OfManifest {
-    fn new(manifest: &Manifest) -> Self {
-        let mut objects = HashMap::new();
-        let walked = manifest.walk(|_, entry, placement| {
-            objects.extend(placement.and_then(|placement| object_of(manifest, entry, placement)));
-            Ok::<(), std::convert::Infallible>(())
-        });
-        match walked {
-            Ok(()) => Self(objects),
-        }
+        Ok(self.0.get(key))
     }
 }
 
@@ -76,9 +63,11 @@ impl OfManifest {
 fn materialise(root: &Path, version: &str, name: &str) -> Outcome {
     let store = Store::open(Layout::new(root, None), Settings::default())?;
     let shared = store.share()?;
-    let manifest = shared.manifests()?.read(&version.parse::<VersionName>()?)?;
-    let published = OfManifest::new(&manifest);
-    let planned = plan(Contents::of(&manifest)).ok_or("the manifest lacks a tree")?;
+    let mut planner = Planner::default();
+    shared.manifests()?.walk(&version.parse::<VersionName>()?, |facts, step| planner.step(facts, step))?;
+    let planned = planner.finish();
+    let mut published = OfPlan(ObjectMap::default());
+    planned.objects().for_each(|(key, recorded)| published.0.insert(key, recorded));
     let run = Run::begin(&shared.staging_dir()?)?;
     let target = shared.root().create_dir(name, layout::PUBLIC_DIR_MODE)?;
     let objects = Objects::open(shared.dir(), run.dir().try_clone()?, &published, LinkPolicy::Require)?;

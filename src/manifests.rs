@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::fsys::{Dir, Kind, Stat, durable, remove};
 use crate::layout;
 use crate::model::codec::DecodeError;
-use crate::model::manifest::{Step, walk_file};
+use crate::model::manifest::{Step, body_of, walk_body};
 use crate::model::{Digest, Facts, Manifest, VersionName};
 
 /// The directory of manifests.
@@ -39,7 +39,7 @@ impl Manifests {
     ///
     /// [`Error::NotFound`] if there is none, [`Error::Corrupt`] if it cannot be trusted.
     pub fn read(&self, name: &VersionName) -> Result<Manifest> {
-        self.decode(name, Manifest::decode, |manifest| &manifest.facts.name)
+        self.decode(name, Manifest::decode_body, |manifest| &manifest.facts.name)
     }
 
     /// Reads a version's facts and digest; its trees are passed over.
@@ -48,17 +48,17 @@ impl Manifests {
     ///
     /// As [`Manifests::read`].
     pub fn facts(&self, name: &VersionName) -> Result<(Facts, Digest)> {
-        let read = |file: &[u8]| Manifest::decode_facts(file).map(|(facts, root)| (facts, Digest(root)));
+        let read = |body: &[u8]| Manifest::decode_facts(body).map(|(facts, root)| (facts, Digest(root)));
         self.decode(name, read, |(facts, _)| &facts.name)
     }
 
-    /// Walks through a version's manifest, as [`walk_file`] does; gives its facts and digest.
+    /// Walks through a version's manifest, as [`walk_body`] does; gives its facts and digest.
     ///
     /// # Errors
     ///
     /// As [`Manifests::read`]. Then what was told proves nothing.
     pub fn walk(&self, name: &VersionName, tell: impl FnMut(&Facts, Step<'_>)) -> Result<(Facts, Digest)> {
-        let read = |file: &[u8]| walk_file(file, tell).map(|(facts, root)| (facts, Digest(root)));
+        let read = |body: &[u8]| walk_body(body, tell).map(|(facts, root)| (facts, Digest(root)));
         self.decode(name, read, |(facts, _)| &facts.name)
     }
 
@@ -74,7 +74,9 @@ impl Manifests {
             _ => error,
         })?;
         let bytes = bytes.ok_or_else(|| Error::NotFound { what: "version", name: name.to_string() })?;
-        let decoded = decode(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let body = body_of(&bytes).map_err(|error| damaged(error.to_string()))?;
+        drop(bytes);
+        let decoded = decode(&body).map_err(|error| damaged(error.to_string()))?;
         match named(&decoded) {
             found if found == name => Ok(decoded),
             found => Err(damaged(format!("it is the manifest of {found}"))),

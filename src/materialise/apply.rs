@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::plan::{Plan, PlanFile, What};
+use super::plan::{Plan, PlanFile, Private, What};
 use crate::error::{Error, Result};
 use crate::fsys::{Dir, file};
 use crate::model::{Metadata, TreePath};
@@ -146,7 +146,10 @@ impl<'a> Job<'a> {
                     self.objects.place_copy(key, *recorded, self.inodes == Inodes::OwnSharingBlocks, spot)
                 }
             },
-            What::Private { key, recorded, metadata } => self.objects.place_private(key, metadata, *recorded, spot),
+            What::Private(private) => {
+                let Private { key, recorded, metadata } = &**private;
+                self.objects.place_private(key, metadata, *recorded, spot)
+            }
             What::Empty { metadata } | What::PrivateEmpty { metadata } => {
                 self.objects.place_empty(metadata, (self.empty_mtime)(&above.join(&file.name)), spot)
             }

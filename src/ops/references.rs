@@ -91,12 +91,13 @@ pub(super) fn read(
         references.trees.get(&(*tree, ownership)).copied()
     };
     let walked = manifests.walk(name, |facts, step| match step {
-        Step::Enter(tree) => collected.stack.push(Level::new(*tree, known(tree, facts.ownership))),
+        Step::Enter(tree, _) => collected.stack.push(Level::new(*tree, known(tree, facts.ownership))),
         Step::File(file) => {
             if let Some(level) = collected.stack.last_mut() {
                 level.file(&file);
             }
         }
+        Step::Other(_) => {}
         Step::Leave => {
             if let Some(level) = collected.stack.pop() {
                 collected.leave(level, references);

@@ -73,8 +73,8 @@ pub(super) fn health(
         }
         // What does not belong there keeps nothing from running.
         let checker = Checker::new(store, depth, ReadFrom::Cache, observer)?.ignoring_strangers();
-        let manifest = checker.manifest(version)?;
-        manifest.map(|manifest| checker.version(&manifest, expect(survey, version))).transpose()
+        let planned = checker.read(version)?;
+        planned.map(|planned| checker.version(&planned, expect(survey, version))).transpose()
     };
     let checked = match check() {
         Ok(None) => return Ok(Health::Unmanaged),

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::check::{Checked, Checker, Depth, Expect, Problem, ReadFrom};
+use super::check::{Checked, Checker, Depth, Expect, Planned, Problem, ReadFrom};
 use crate::error::{Error, Result, chain};
 use crate::history::State;
 use crate::model::{Manifest, Marks, ObjectKey, Role, VersionName};
@@ -101,12 +101,9 @@ pub fn verify(store: &Store, options: &Options, observer: &dyn Observer) -> Resu
 }
 
 /// What a look at one version found.
-#[derive(Default)]
 struct Looked {
-    /// If its objects are to be looked at.
-    manifest: Option<Manifest>,
-    /// If its tree was looked at.
-    checked: Option<Checked>,
+    /// What should be there and what is, if there is a manifest to compare with.
+    sight: Option<(Planned, Checked)>,
     findings: Vec<Finding>,
 }
 
@@ -126,79 +123,74 @@ impl Pass<'_> {
     }
 
     /// Looks at versions, oldest import first; gives the objects that they need and that no tree proves. While a tree is
-    /// looked at, another thread takes in what the one before it needs, and reads the next manifest.
+    /// looked at, another thread reads the next manifest.
     fn versions(&mut self, names: &[VersionName]) -> Result<ObjectMap> {
         let manifests = self.store.manifests()?;
         let mut objects = ObjectMap::default();
-        let mut next = names.first().map(|name| manifests.read(name));
-        let mut seen: Option<(Manifest, Checked)> = None;
-        let checker = self.checker;
+        let mut next = names.first().map(|name| Planned::read(&manifests, name));
         for (at, name) in names.iter().enumerate() {
             let Some(read) = next.take() else { break };
-            let before = seen.take();
-            let aside = || {
-                before.map_or(Ok(()), |(manifest, checked)| checker.need(&manifest, &checked, &mut objects))?;
-                Ok::<_, Error>(names.get(at + 1).map(|name| manifests.read(name)))
-            };
-            let (aside, looked) = std::thread::scope(|scope| {
+            let aside = || names.get(at + 1).map(|name| Planned::read(&manifests, name));
+            let looked = std::thread::scope(|scope| {
                 let aside = scope.spawn(aside);
-                let looked = self.version(name, read);
-                (aside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), looked)
+                let looked = self.version(name, read, &mut objects);
+                next = aside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                looked
             });
-            (next, seen) = (aside?, looked?);
+            looked?;
         }
-        seen.map_or(Ok(()), |(manifest, checked)| checker.need(&manifest, &checked, &mut objects))?;
         Ok(objects)
     }
 
-    /// Looks at one version; gives its manifest back, if its objects are to be looked at.
-    fn version(&mut self, name: &VersionName, read: Result<Manifest>) -> Result<Option<(Manifest, Checked)>> {
+    /// Looks at one version, and takes in what it needs.
+    fn version(&mut self, name: &VersionName, read: Result<Planned>, objects: &mut ObjectMap) -> Result<()> {
         let mut looked = self.look(name, read)?;
         // What was removed and imported again meanwhile is another version than the one that was looked at.
         while !looked.findings.is_empty() && self.is_another(name, &looked)? {
-            looked = self.look(name, self.store.manifests()?.read(name))?;
+            looked = self.look(name, Planned::read(&self.store.manifests()?, name))?;
         }
-        let Looked { manifest, checked, findings } = looked;
-        if let Some(checked) = &checked {
+        let Looked { sight, findings } = looked;
+        if let Some((planned, checked)) = sight {
+            self.checker.need(&planned, &checked, objects);
             self.report.versions += 1;
             self.report.entries += checked.entries;
             self.report.unseen += checked.unseen;
         }
         self.report.findings.extend(findings);
-        Ok(manifest.zip(checked))
+        Ok(())
     }
 
-    fn look(&self, name: &VersionName, read: Result<Manifest>) -> Result<Looked> {
+    fn look(&self, name: &VersionName, read: Result<Planned>) -> Result<Looked> {
         let Self { store, survey: Survey { marks, .. }, .. } = self;
         let of_manifest =
             |detail| vec![Finding::in_store("manifest", Some(name), format!("store/manifests/{name}"), detail)];
-        let without_manifest = |findings| Ok(Looked { findings, ..Looked::default() });
-        let manifest = match read {
-            Ok(manifest) => manifest,
-            Err(error @ Error::Corrupt { .. }) => return without_manifest(of_manifest(chain(&error))),
+        let unseen = |findings| Ok(Looked { sight: None, findings });
+        let planned = match read {
+            Ok(planned) => planned,
+            Err(error @ Error::Corrupt { .. }) => return unseen(of_manifest(chain(&error))),
             Err(Error::NotFound { .. }) if marks.versions.contains_key(name) && store.has_tree(name)? => {
-                return without_manifest(of_manifest("it is not there, though the history knows the version".into()));
+                return unseen(of_manifest("it is not there, though the history knows the version".into()));
             }
             // Removed since the names were read.
-            Err(Error::NotFound { .. }) if self.whole => return without_manifest(Vec::new()),
+            Err(Error::NotFound { .. }) if self.whole => return unseen(Vec::new()),
             Err(error) => return Err(error),
         };
-        let mut findings = match marks.versions.get(name).filter(|known| known.digest != manifest.digest()) {
+        let mut findings = match marks.versions.get(name).filter(|known| known.digest != planned.digest) {
             Some(known) => of_manifest(format!(
                 "the history says {}, the manifest {}",
                 known.digest.short(),
-                manifest.digest().short()
+                planned.digest.short()
             )),
             None => Vec::new(),
         };
         let expect = if marks.isolated.contains(name) { Expect::OwnInodes } else { Expect::Links };
-        let checked = self.checker.version(&manifest, expect)?;
+        let checked = self.checker.version(&planned, expect)?;
         // A removal that runs beside this, or that was interrupted, is no damage: the next writing command ends it.
         if !checked.problems.is_empty() && store.is_being_removed(name)? {
-            return without_manifest(Vec::new());
+            return unseen(Vec::new());
         }
         findings.extend(checked.problems.iter().map(finding));
-        Ok(Looked { manifest: Some(manifest), checked: Some(checked), findings })
+        Ok(Looked { sight: Some((planned, checked)), findings })
     }
 
     /// Whether this name means another import by now than the one that was looked at; takes note of it.
@@ -210,7 +202,7 @@ impl Pass<'_> {
             Ok((facts, _)) => Some(facts.import_number),
             Err(_) => None,
         };
-        Ok(recorded || present != looked.manifest.as_ref().map(|manifest| manifest.facts.import_number))
+        Ok(recorded || present != looked.sight.as_ref().map(|(planned, _)| planned.facts.import_number))
     }
 
     /// Looks at the objects that these versions need and no tree proved; what is wrong with one is told of the first that needs it.

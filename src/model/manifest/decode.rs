@@ -10,9 +10,9 @@ use super::{
 };
 use crate::model::codec::{DecodeError, Reader};
 use crate::model::id::{ContentId, TreeId};
-use crate::model::metadata::{KeyHasher, Metadata, ObjectKey, Ownership};
+use crate::model::metadata::{KeyHasher, ObjectKey, Ownership};
 use crate::model::name::{TreePath, VersionName};
-use crate::model::tree::{Entries, Node, Tally, TreeSet, tree_id};
+use crate::model::tree::{Entries, Entry, Node, Tally, TreeSet, tree_id};
 
 const MISPLACED_TREES: &str = "trees that are missing, superfluous or out of order";
 const TOO_MANY_ENTRIES: &str = "more entries than a version can have";
@@ -28,15 +28,13 @@ impl Manifest {
         Self::decode_body(&body_of(file)?)
     }
 
-    /// Reads the facts of a manifest file and the id of its root tree. The checksum is compared, the trees are not looked
-    /// at.
+    /// Reads the facts and the id of the root tree from a body. The trees are not looked at.
     ///
     /// # Errors
     ///
     /// [`DecodeError`] as [`Manifest::decode`], for what is read.
-    pub fn decode_facts(file: &[u8]) -> Result<(Facts, TreeId), DecodeError> {
-        let body = body_of(file)?;
-        let mut reader = Reader::new(&body);
+    pub fn decode_facts(body: &[u8]) -> Result<(Facts, TreeId), DecodeError> {
+        let mut reader = Reader::new(body);
         let facts = decode_facts(&mut reader)?;
         Ok((facts, TreeId::from_bytes(reader.array()?)))
     }
@@ -71,43 +69,45 @@ impl Manifest {
 /// A non-empty regular file as a walk meets it.
 #[derive(Debug, Clone, Copy)]
 pub struct FileMet<'a> {
+    /// Its name and metadata.
+    pub entry: &'a Entry,
     /// Its bytes.
     pub content: ContentId,
     /// Its size in bytes.
     pub size: u64,
     /// How it stands in the tree.
     pub placement: Placement,
-    metadata: &'a Metadata,
     ownership: Ownership,
 }
 
 impl FileMet<'_> {
     /// The key of its object.
     pub fn key(&self) -> ObjectKey {
-        key_of(self.content, self.metadata, self.ownership, self.placement)
+        key_of(self.content, &self.entry.metadata, self.ownership, self.placement)
     }
 }
 
-/// A step of a walk through a manifest file.
+/// A step of a walk through a manifest.
 #[derive(Debug, Clone, Copy)]
 pub enum Step<'a> {
-    /// A directory begins, the top first.
-    Enter(&'a TreeId),
+    /// A directory begins, the top first, which no entry stands for.
+    Enter(&'a TreeId, Option<&'a Entry>),
     /// A file of the directory that began last and did not end.
     File(FileMet<'a>),
+    /// An empty file or a symbolic link of that directory.
+    Other(&'a Entry),
     /// That directory ends.
     Leave,
 }
 
-/// Walks through a manifest file, entries by their names, directories where they stand; gives the version's facts and its
-/// root tree. Takes no more memory than the file's contents.
+/// Walks through the body of a manifest, entries by their names, directories where they stand; gives the version's facts
+/// and its root tree. Takes no memory to speak of.
 ///
 /// # Errors
 ///
 /// As [`Manifest::decode`]. Then what was told proves nothing.
-pub fn walk_file(file: &[u8], mut tell: impl FnMut(&Facts, Step<'_>)) -> Result<(Facts, TreeId), DecodeError> {
-    let body = body_of(file)?;
-    let mut reader = Reader::new(&body);
+pub fn walk_body(body: &[u8], mut tell: impl FnMut(&Facts, Step<'_>)) -> Result<(Facts, TreeId), DecodeError> {
+    let mut reader = Reader::new(body);
     let facts = decode_facts(&mut reader)?;
     let root = TreeId::from_bytes(reader.array()?);
     let misplaced = DecodeError::Invalid { what: MISPLACED_TREES, at: body.len() };
@@ -131,7 +131,7 @@ pub fn walk_file(file: &[u8], mut tell: impl FnMut(&Facts, Step<'_>)) -> Result<
         Entries::of(encoding)
     };
     let mut stack = vec![enter(&root)?];
-    tell(&facts, Step::Enter(&root));
+    tell(&facts, Step::Enter(&root, None));
     let (mut told, mut entries) = (0, 0);
     while let Some(level) = stack.last_mut() {
         let Some(entry) = level.next_entry()? else {
@@ -146,16 +146,16 @@ pub fn walk_file(file: &[u8], mut tell: impl FnMut(&Facts, Step<'_>)) -> Result<
         match entry.node {
             Node::Directory { tree } => {
                 stack.push(enter(&tree)?);
-                tell(&facts, Step::Enter(&tree));
+                tell(&facts, Step::Enter(&tree, Some(&entry)));
             }
             Node::File { content, size: size @ 1.. } if told < files => {
                 let placement = decode_placement(&mut reader)?;
-                let (metadata, ownership) = (&entry.metadata, facts.ownership);
-                tell(&facts, Step::File(FileMet { content, size, placement, metadata, ownership }));
+                let (entry, ownership) = (&entry, facts.ownership);
+                tell(&facts, Step::File(FileMet { entry, content, size, placement, ownership }));
                 told += 1;
             }
             Node::File { size: 1.., .. } => return Err(reader.invalid(MISCOUNTED_FILES)),
-            Node::File { .. } | Node::Symlink { .. } => {}
+            Node::File { .. } | Node::Symlink { .. } => tell(&facts, Step::Other(&entry)),
         }
     }
     if trees.len() as u64 != u64::from(met) {
@@ -168,8 +168,12 @@ pub fn walk_file(file: &[u8], mut tell: impl FnMut(&Facts, Step<'_>)) -> Result<
     Ok((facts, root))
 }
 
-/// The body of a file, compared with its checksum.
-fn body_of(file: &[u8]) -> Result<Vec<u8>, DecodeError> {
+/// The body of a manifest file, decompressed and compared with its checksum.
+///
+/// # Errors
+///
+/// [`DecodeError`] for a file that is damaged, cut or none.
+pub fn body_of(file: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let mut head = Reader::new(file);
     if head.bytes(8)? != MANIFEST_MAGIC {
         return Err(head.invalid("not a manifest: wrong first bytes"));

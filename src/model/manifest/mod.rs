@@ -14,7 +14,7 @@ use super::metadata::{Metadata, ObjectKey, Ownership, Sealed};
 use super::name::{TreePath, VersionName};
 use super::tree::{Entry, Node, TreeSet};
 
-pub use decode::{FileMet, Step, walk_file};
+pub use decode::{FileMet, Step, body_of, walk_body};
 
 /// First bytes of a manifest.
 pub const MANIFEST_MAGIC: &[u8; 8] = b"tope-man";
@@ -221,20 +221,20 @@ mod tests {
         });
         walked.unwrap();
         let mut objects = Vec::new();
-        let facts = walk_file(&manifest.encode(), |_, step| {
+        let facts = walk_body(&body_of(&manifest.encode()).unwrap(), |_, step| {
             if let Step::File(file) = step {
                 objects.push((file.key(), file.size, file.placement));
             }
         });
         assert_eq!((facts, objects), (Ok((manifest.facts.clone(), manifest.root)), expected));
         manifest.placements.pop();
-        assert!(walk_file(&manifest.encode(), |_, _| {}).is_err());
+        assert!(walk_body(&body_of(&manifest.encode()).unwrap(), |_, _| {}).is_err());
         manifest.placements.clear();
         manifest.trees.insert(Tree::default());
         manifest.root = Tree::default().id();
         let mut steps = Vec::new();
-        walk_file(&manifest.encode(), |_, step| steps.push(format!("{step:?}"))).unwrap();
-        assert_eq!(steps, [format!("Enter({:?})", manifest.root), "Leave".into()]);
+        walk_body(&body_of(&manifest.encode()).unwrap(), |_, step| steps.push(format!("{step:?}"))).unwrap();
+        assert_eq!(steps, [format!("Enter({:?}, None)", manifest.root), "Leave".into()]);
     }
 
     #[test]
@@ -247,7 +247,11 @@ mod tests {
             if let Ok(read) = Manifest::decode(&damaged) {
                 assert_eq!(read, manifest(), "byte {at}");
             }
-            assert_eq!(walk_file(&damaged, |_, _| {}).is_ok(), Manifest::decode(&damaged).is_ok(), "byte {at}");
+            assert_eq!(
+                body_of(&damaged).is_ok_and(|body| walk_body(&body, |_, _| {}).is_ok()),
+                Manifest::decode(&damaged).is_ok(),
+                "byte {at}"
+            );
             assert!(Manifest::decode(&encoded[..at]).is_err(), "cut at {at}");
         }
     }

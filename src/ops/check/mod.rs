@@ -29,8 +29,9 @@ use crate::error::{Error, Result};
 use crate::fsys::{Dir, Stat, file};
 use crate::hash;
 use crate::layout;
-use crate::materialise::plan::{Contents, plan};
-use crate::model::{ContentId, Manifest, ObjectKey, TreePath, VersionName, XattrDigest};
+use crate::manifests::Manifests;
+use crate::materialise::plan::{Contents, Plan, Planner, plan};
+use crate::model::{ContentId, Digest, Facts, Manifest, ObjectKey, TreePath, VersionName, XattrDigest};
 use crate::object::check::{Fault, digest};
 use crate::observe::{Observer, Stage, Work};
 use crate::store::Store;
@@ -125,6 +126,42 @@ pub struct Checker<'a> {
     hashed: Mutex<HashMap<(u64, u64), Hashed>>,
 }
 
+/// What a manifest says of a version, and what should stand where.
+pub struct Planned {
+    /// Facts about the version.
+    pub facts: Facts,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its tree.
+    pub plan: Plan,
+}
+
+impl Planned {
+    /// Reads a version's manifest without holding all of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manifests::read`].
+    pub fn read(manifests: &Manifests, version: &VersionName) -> Result<Self> {
+        let mut planner = Planner::default();
+        let (facts, digest) = manifests.walk(version, |facts, step| planner.step(facts, step))?;
+        Ok(Self { facts, digest, plan: planner.finish() })
+    }
+
+    /// That of a manifest that was read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if its trees are not whole, which decoding rules out.
+    pub fn of(manifest: &Manifest) -> Result<Self> {
+        let plan = plan(Contents::of(manifest)).ok_or_else(|| {
+            let detail = format!("the trees of {} are not whole", manifest.facts.name);
+            Error::corrupt("manifest", layout::MANIFESTS, detail)
+        })?;
+        Ok(Self { facts: manifest.facts.clone(), digest: manifest.digest(), plan })
+    }
+}
+
 /// Checks one version.
 ///
 /// # Errors
@@ -137,7 +174,7 @@ pub fn check_version(
     expect: Expect,
     observer: &dyn Observer,
 ) -> Result<Checked> {
-    Checker::new(store, depth, ReadFrom::Cache, observer)?.version(manifest, expect)
+    Checker::new(store, depth, ReadFrom::Cache, observer)?.version(&Planned::of(manifest)?, expect)
 }
 
 impl<'a> Checker<'a> {
@@ -177,23 +214,16 @@ impl<'a> Checker<'a> {
     /// # Errors
     ///
     /// [`Error::Interrupted`]; what keeps it from looking at all. What is wrong with the tree is no error.
-    pub fn version(&self, manifest: &Manifest, expect: Expect) -> Result<Checked> {
-        let name = &manifest.facts.name;
-        let list = || {
-            if manifest.placements.len() >= LISTING_PAYS {
-                self.list_objects();
-            }
-        };
-        let prepare = || rayon::join(|| plan(Contents::of(manifest)), list);
-        let (plan, ()) = self.store.in_pool(prepare)?;
-        let plan = plan.ok_or_else(|| {
-            Error::corrupt("manifest", layout::MANIFESTS, format!("the trees of {name} are not whole"))
-        })?;
+    pub fn version(&self, version: &Planned, expect: Expect) -> Result<Checked> {
+        let Planned { facts: Facts { name, .. }, plan, .. } = version;
         let names: usize = plan.directories.iter().map(|directory| directory.files.len() + 1).sum();
+        if names >= LISTING_PAYS {
+            self.store.in_pool(|| self.list_objects())?;
+        }
         self.observer.stage(Stage::Verify, Some(names as u64));
         let pass = Pass {
             checker: self,
-            plan: &plan,
+            plan,
             version: name,
             expect,
             number: 1 + self.passes.fetch_add(1, Ordering::Relaxed),
@@ -213,15 +243,20 @@ impl<'a> Checker<'a> {
     /// # Errors
     ///
     /// [`Error::Corrupt`] if it cannot be trusted; the system refuses.
-    pub fn manifest(&self, version: &VersionName) -> Result<Option<Manifest>> {
-        let stat = self.store.manifests()?.stat(version)?;
+    pub fn read(&self, version: &VersionName) -> Result<Option<Planned>> {
+        let manifests = self.store.manifests()?;
+        let stat = manifests.stat(version)?;
         let list = || {
             if stat.is_some_and(|stat| stat.size >= LONG_MANIFEST_BYTES) {
                 self.list_objects();
             }
         };
-        let (manifest, ()) = self.store.in_pool(|| rayon::join(|| self.store.manifest(version), list))?;
-        manifest
+        let (planned, ()) = self.store.in_pool(|| rayon::join(|| Planned::read(&manifests, version), list))?;
+        match planned {
+            Ok(planned) => Ok(Some(planned)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn list_objects(&self) {

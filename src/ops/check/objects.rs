@@ -5,14 +5,13 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::proofs::Proofs;
-use super::{Checked, Checker, Depth};
+use super::{Checked, Checker, Depth, Planned};
 use crate::error::{Error, Result, chain};
-use crate::model::{Manifest, ObjectKey};
+use crate::model::ObjectKey;
 use crate::object::Recorded;
 use crate::object::check::by_stat;
 use crate::object::map::ObjectMap;
 use crate::observe;
-use crate::store::published::object_of;
 
 impl Checker<'_> {
     /// Checks objects that manifests refer to; gives those that are missing or not what their key says, and how.
@@ -65,22 +64,14 @@ impl Checker<'_> {
     /// Takes in which objects a version needs; those of which its tree proved nothing are added to `open`. Versions
     /// come oldest import first. What is recorded of an object is what its newest user recorded: who finds a damaged
     /// object while importing makes a fresh one, with a time of its own.
-    ///
-    /// # Errors
-    ///
-    /// None but [`Error::Interrupted`].
-    pub fn need(&self, manifest: &Manifest, checked: &Checked, open: &mut ObjectMap) -> Result<()> {
-        observe::check(self.observer)?;
+    pub fn need(&self, version: &Planned, checked: &Checked, open: &mut ObjectMap) {
         let proofs = self.proofs.get();
-        manifest.walk(|_, entry, placement| {
-            if let Some((key, recorded)) = placement.and_then(|placement| object_of(manifest, entry, placement)) {
-                match proofs {
-                    Some(proofs) if proofs.need(&key, checked.pass) => open.remove(&key),
-                    _ => open.insert(&key, recorded),
-                }
+        for (key, recorded) in version.plan.objects() {
+            match proofs {
+                Some(proofs) if proofs.need(key, checked.pass) => open.remove(key),
+                _ => open.insert(key, recorded),
             }
-            Ok(())
-        })
+        }
     }
 
     /// How many objects all these versions need.

@@ -158,7 +158,7 @@ impl Pass<'_> {
     }
 
     fn file(&self, place: Place<'_>, dir: &Dir, file: &PlanFile, counted: &mut Counted) -> Result<()> {
-        if matches!(file.what, What::Private { .. } | What::PrivateEmpty { .. }) {
+        if matches!(file.what, What::Private(_) | What::PrivateEmpty { .. }) {
             return Ok(());
         }
         let Some(stat) = dir.try_stat(&file.name)? else {
@@ -166,7 +166,7 @@ impl Pass<'_> {
             return Ok(());
         };
         match &file.what {
-            What::Private { .. } | What::PrivateEmpty { .. } => Ok(()),
+            What::Private(_) | What::PrivateEmpty { .. } => Ok(()),
             What::Object { key, recorded } => self.object(place, dir, &stat, (key, *recorded), counted),
             What::Empty { metadata } => {
                 self.empty(place, &stat, metadata);

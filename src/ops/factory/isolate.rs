@@ -111,5 +111,5 @@ fn shared_files(store: &SharedStore<'_>, tree: &Dir, manifest: &Manifest) -> Res
         }
         directory.files = files;
     }
-    Ok((Plan { directories }, need))
+    Ok((Plan { directories, kept: Vec::new() }, need))
 }

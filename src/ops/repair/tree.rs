@@ -14,7 +14,7 @@ use crate::error::{Error, Result, chain};
 use crate::fsys::{Dir, Kind, Stat, file, remove};
 use crate::hash;
 use crate::layout::PRIVATE_DIR_MODE;
-use crate::materialise::plan::{Contents, Plan, PlanDir, PlanFile, What, plan};
+use crate::materialise::plan::{Contents, Plan, PlanDir, PlanFile, Private, What, plan};
 use crate::model::{ContentId, Manifest, ObjectKey, TreePath, VersionName, XattrDigest};
 use crate::object::check::{by_stat, digest};
 use crate::object::place::Spot;
@@ -203,9 +203,10 @@ impl Mender<'_> {
                 self.stage_object(key, *recorded, task.isolated, spot)?
             }
             // A service's own; only with its whole directory it is made anew.
-            What::Private { .. } | What::PrivateEmpty { .. } if !fresh => return Ok(None),
+            What::Private(_) | What::PrivateEmpty { .. } if !fresh => return Ok(None),
             _ if !fresh && !damaged => return Ok(None),
-            What::Private { key, recorded, metadata } => {
+            What::Private(private) => {
+                let Private { key, recorded, metadata } = &**private;
                 self.objects.place_private(key, metadata, *recorded, spot)?;
                 self.sync(&staged)?;
                 "copied"

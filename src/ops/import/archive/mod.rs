@@ -106,7 +106,7 @@ fn need_of(plan: &Plan, space: &Space) -> Need {
     for file in plan.directories.iter().flat_map(|directory| &directory.files) {
         let (bytes, inodes) = match &file.what {
             What::Object { .. } => (0, 0),
-            What::Private { recorded, .. } => (space.rounded(recorded.size), 1),
+            What::Private(private) => (space.rounded(private.recorded.size), 1),
             What::Empty { .. } | What::PrivateEmpty { .. } => (0, 1),
             // A short target lies in the inode itself.
             What::Symlink { target, .. } if target.len() < 60 => (0, 1),
