@@ -1,4 +1,4 @@
-//! What is recorded of very many objects, in little memory: sixty bytes for each.
+//! Something about each of very many objects, in little memory: forty bytes for each and what is kept of it.
 //!
 //! The classes of inodes are few and stand aside. Contents are hashes already, so they are not hashed once more: eight
 //! of their bytes, mixed with a number that nobody outside this process knows, say where an entry lies.
@@ -9,11 +9,69 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use super::Recorded;
 use crate::model::{ContentId, InodeClass, ObjectKey};
 
-/// Objects by key.
+/// What is recorded of objects, by key.
 #[derive(Debug, Clone, Default)]
-pub struct ObjectMap {
+pub struct ObjectMap(KeyMap<Packed>);
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C, packed(4))]
+struct Packed {
+    size: u64,
+    seconds: i64,
+    nanoseconds: u32,
+}
+
+impl From<Packed> for Recorded {
+    fn from(Packed { size, seconds, nanoseconds }: Packed) -> Self {
+        Self { size, mtime: (seconds, nanoseconds) }
+    }
+}
+
+impl ObjectMap {
+    /// Makes room for so many more.
+    pub fn reserve(&mut self, objects: usize) {
+        self.0.entries.reserve(objects);
+    }
+
+    /// What is recorded of an object.
+    pub fn get(&self, key: &ObjectKey) -> Option<Recorded> {
+        self.0.get(key).map(Recorded::from)
+    }
+
+    /// Takes an object in; what was recorded of it is replaced.
+    pub fn insert(&mut self, key: &ObjectKey, recorded: Recorded) {
+        let Recorded { size, mtime: (seconds, nanoseconds) } = recorded;
+        *self.0.get_or_insert(key, Packed { size, seconds, nanoseconds }) = Packed { size, seconds, nanoseconds };
+    }
+
+    /// Takes an object out.
+    pub fn remove(&mut self, key: &ObjectKey) {
+        if let Some(key) = self.0.short(key) {
+            self.0.entries.remove(&key);
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (ObjectKey, Recorded)> {
+        self.0.iter().map(|(key, packed)| (key, packed.into()))
+    }
+}
+
+/// Anything small, by the key of an object.
+#[derive(Debug, Clone)]
+pub struct KeyMap<V> {
     classes: HashMap<InodeClass, u32>,
-    entries: HashMap<Key, Value, Mixed>,
+    entries: HashMap<Key, V, Mixed>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,29 +87,24 @@ impl std::hash::Hash for Key {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-#[repr(C, packed(4))]
-struct Value {
-    size: u64,
-    seconds: i64,
-    nanoseconds: u32,
+impl<V> Default for KeyMap<V> {
+    fn default() -> Self {
+        Self { classes: HashMap::new(), entries: HashMap::default() }
+    }
 }
 
-impl ObjectMap {
-    /// Makes room for so many more.
-    pub fn reserve(&mut self, objects: usize) {
-        self.entries.reserve(objects);
+impl<V: Copy> KeyMap<V> {
+    fn short(&self, key: &ObjectKey) -> Option<Key> {
+        Some(Key { content: key.content, class: *self.classes.get(&key.class)? })
     }
 
-    /// What is recorded of an object.
-    pub fn get(&self, key: &ObjectKey) -> Option<Recorded> {
-        let class = *self.classes.get(&key.class)?;
-        let Value { size, seconds, nanoseconds } = *self.entries.get(&Key { content: key.content, class })?;
-        Some(Recorded { size, mtime: (seconds, nanoseconds) })
+    /// What is kept of an object.
+    pub fn get(&self, key: &ObjectKey) -> Option<V> {
+        self.entries.get(&self.short(key)?).copied()
     }
 
-    /// Takes an object in; what was recorded of it is replaced.
-    pub fn insert(&mut self, key: &ObjectKey, recorded: Recorded) {
+    /// What is kept of an object; if nothing is, `value` is from now on.
+    pub fn get_or_insert(&mut self, key: &ObjectKey, value: V) -> &mut V {
         let class = match self.classes.get(&key.class) {
             Some(class) => *class,
             None => {
@@ -60,15 +113,7 @@ impl ObjectMap {
                 class
             }
         };
-        let Recorded { size, mtime: (seconds, nanoseconds) } = recorded;
-        self.entries.insert(Key { content: key.content, class }, Value { size, seconds, nanoseconds });
-    }
-
-    /// Takes an object out.
-    pub fn remove(&mut self, key: &ObjectKey) {
-        if let Some(&class) = self.classes.get(&key.class) {
-            self.entries.remove(&Key { content: key.content, class });
-        }
+        self.entries.entry(Key { content: key.content, class }).or_insert(value)
     }
 
     /// How many there are.
@@ -82,15 +127,14 @@ impl ObjectMap {
     }
 
     /// All of them, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (ObjectKey, Recorded)> {
+    pub fn iter(&self) -> impl Iterator<Item = (ObjectKey, V)> {
         let mut classes: Vec<Option<&InodeClass>> = vec![None; self.classes.len()];
         for (class, number) in &self.classes {
             classes[*number as usize] = Some(class);
         }
         self.entries.iter().filter_map(move |(key, value)| {
             let class = classes[key.class as usize]?.clone();
-            let Value { size, seconds, nanoseconds } = *value;
-            Some((ObjectKey { content: key.content, class }, Recorded { size, mtime: (seconds, nanoseconds) }))
+            Some((ObjectKey { content: key.content, class }, *value))
         })
     }
 }

@@ -136,7 +136,7 @@ fn inventory(store: &Store, observer: &dyn Observer) -> Result<Inventory> {
 
 fn count_objects(inventory: &Inventory, footprints: &Footprints, store: &mut Totals) {
     let mut contents: HashMap<u32, ContentId> = HashMap::with_capacity(inventory.references.keys.len());
-    contents.extend(inventory.references.keys.iter().map(|(key, at)| (*at, key.content)));
+    contents.extend(inventory.references.keys.iter().map(|(key, at)| (at, key.content)));
     let mut variants: HashMap<ContentId, Vec<u64>> = HashMap::new();
     for (known, bytes) in footprints.object_bytes() {
         store.objects += 1;

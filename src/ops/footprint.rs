@@ -170,7 +170,7 @@ impl Footprints {
     ) -> Result<()> {
         let outside = inventory.references_without(chosen);
         let stays =
-            |key: &ObjectKey| inventory.references.keys.get(key).is_some_and(|object| outside.is_referred(*object));
+            |key: &ObjectKey| inventory.references.keys.get(key).is_some_and(|object| outside.is_referred(object));
         let objects = store.objects_dir()?;
         self.fans = store.in_pool(|| sweep::look(&objects, &stays, observer))??;
         self.numbered = self.fans.first().and_then(|fan| fan.numbered);
@@ -195,7 +195,7 @@ impl Footprints {
                 let footprint = self.add(found);
                 match (&dead.key, footprint.names.as_slice()) {
                     (Some(key), [inode]) if dead.stat.kind != Kind::Directory => {
-                        let known = inventory.references.keys.get(key).copied();
+                        let known = inventory.references.keys.get(key);
                         self.orphans += u64::from(known.is_none());
                         self.objects.push(Object { inode: *inode, known });
                     }
@@ -225,7 +225,7 @@ impl Footprints {
             .as_ref()
             .and_then(|key| inventory.references.keys.get(key))
         {
-            Some(object) => !left.is_referred(*object),
+            Some(object) => !left.is_referred(object),
             None => scope == Scope::WithWhatGoesAnyhow,
         })
     }

@@ -159,9 +159,9 @@ impl Inventory {
     }
 
     /// What goes from the index with these versions.
-    pub(super) fn removal(&self, names: &[VersionName]) -> Removal<'_> {
+    pub(super) fn removal(&self, names: &[VersionName]) -> Removal {
         let left = self.references_without(names);
-        let gone = self.references.keys.iter().filter(|(_, object)| !left.is_referred(**object));
+        let gone = self.references.keys.iter().filter(|(_, object)| !left.is_referred(*object));
         let mut versions = names.to_vec();
         versions.sort();
         Removal { versions, objects: gone.map(|(key, _)| key).collect() }

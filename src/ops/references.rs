@@ -14,6 +14,7 @@ use crate::manifests::Manifests;
 use crate::model::manifest::{FileMet, Step};
 use crate::model::metadata::KeyHasher;
 use crate::model::{Digest, Facts, ObjectKey, Ownership, PlacementKind, TreeId, VersionName};
+use crate::object::map::KeyMap;
 
 /// A map by something that is a hash already.
 type ByHash<K, V> = HashMap<K, V, BuildHasherDefault<KeyHasher>>;
@@ -22,7 +23,7 @@ type ByHash<K, V> = HashMap<K, V, BuildHasherDefault<KeyHasher>>;
 #[derive(Default)]
 pub(super) struct References {
     /// Objects by their keys, numbered from 0.
-    pub(super) keys: ByHash<ObjectKey, u32>,
+    pub(super) keys: KeyMap<u32>,
     /// Trees of versions of one ownership, numbered from 0.
     trees: ByHash<(TreeId, Ownership), u32>,
     /// By tree: the objects of the files directly in it, in their order.
@@ -39,9 +40,9 @@ pub(super) struct Referred {
 }
 
 impl References {
-    fn number(&mut self, key: ObjectKey) -> u32 {
+    fn number(&mut self, key: &ObjectKey) -> u32 {
         let next = u32::try_from(self.keys.len()).expect("a store has fewer than four billion objects");
-        *self.keys.entry(key).or_insert(next)
+        *self.keys.get_or_insert(key, next)
     }
 
     fn take(&mut self, read: Collected, ownership: Ownership) -> Referred {
@@ -50,7 +51,7 @@ impl References {
             let number = match self.trees.get(&(tree, ownership)) {
                 Some(number) => *number,
                 None => {
-                    let objects = keys.into_iter().map(|key| self.number(key)).collect();
+                    let objects = keys.iter().map(|key| self.number(key)).collect();
                     let next = u32::try_from(self.objects.len()).expect("fewer than four billion trees");
                     self.objects.push(objects);
                     self.trees.insert((tree, ownership), next);
@@ -59,7 +60,7 @@ impl References {
             };
             referred.trees.push(number);
         }
-        referred.others.extend(others.into_iter().map(|key| self.number(key)));
+        referred.others.extend(others.iter().map(|key| self.number(key)));
         for numbers in [&mut referred.trees, &mut referred.others] {
             numbers.sort_unstable();
             numbers.dedup();
@@ -303,7 +304,7 @@ mod tests {
             for (manifest, referred) in &all {
                 counts.add(&references, referred);
                 let numbers: BTreeSet<u32> = references.objects_of(referred).collect();
-                let expected: BTreeSet<u32> = keys_of(manifest).iter().map(|key| references.keys[key]).collect();
+                let expected: BTreeSet<u32> = keys_of(manifest).iter().filter_map(|key| references.keys.get(key)).collect();
                 prop_assert_eq!(numbers, expected);
             }
             for ((_, referred), _) in all.iter().zip(&gone).filter(|(_, gone)| **gone) {
@@ -311,8 +312,8 @@ mod tests {
             }
             let left = all.iter().zip(&gone).filter(|(_, gone)| !**gone).flat_map(|((manifest, _), _)| keys_of(manifest));
             let left: BTreeSet<ObjectKey> = left.collect();
-            for (key, object) in &references.keys {
-                prop_assert_eq!(counts.is_referred(*object), left.contains(key), "{}", key.path());
+            for (key, object) in references.keys.iter() {
+                prop_assert_eq!(counts.is_referred(object), left.contains(&key), "{}", key.path());
             }
         }
     }

@@ -23,18 +23,18 @@ pub(super) enum Caught {
 }
 
 /// What just went, so that nobody has to find it out again.
-pub struct Removal<'k> {
+pub struct Removal {
     /// Versions, each once, sorted.
     pub versions: Vec<VersionName>,
     /// The objects to which only they referred.
-    pub objects: Vec<&'k ObjectKey>,
+    pub objects: Vec<ObjectKey>,
 }
 
 /// What the caller knows of what an index may lack.
 #[derive(Clone, Copy, Default)]
 pub(super) struct AtHand<'a> {
     pub(super) published: Option<&'a Manifest>,
-    pub(super) removed: Option<&'a Removal<'a>>,
+    pub(super) removed: Option<&'a Removal>,
 }
 
 /// What an index lacks.
@@ -108,7 +108,7 @@ impl Store {
             behind.missing.is_empty() && lost.is_empty() && gone.iter().copied().eq(&removal.versions)
         });
         let _removed = match removal {
-            Some(removal) => writer.remove_versions_with(gone, removal.objects.iter().copied())?,
+            Some(removal) => writer.remove_versions_with(gone, &removal.objects)?,
             None if gone.is_empty() => Removed::default(),
             None => writer.remove_versions(gone)?,
         };

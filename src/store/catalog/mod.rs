@@ -274,7 +274,7 @@ impl ExclusiveStore<'_> {
 
     /// Takes removed versions, with the objects to which only they referred, and trees that nothing refers to out of
     /// the index. Best effort: one that is behind is caught up by the next command.
-    pub fn index_removed(&self, removal: &Removal<'_>) {
+    pub fn index_removed(&self, removal: &Removal) {
         let settle = || -> Result<()> {
             let Ok((mut index, true)) = self.open_index() else { return Ok(()) };
             let at_hand = AtHand { removed: Some(removal), ..AtHand::default() };
