@@ -67,10 +67,16 @@ impl ObjectMap {
     }
 }
 
+/// Classes that are compared one by one: almost all files of a release are of two or three.
+const AT_HAND: usize = 4;
+
 /// Anything small, by the key of an object.
 #[derive(Debug, Clone)]
 pub struct KeyMap<V> {
-    classes: HashMap<InodeClass, u32>,
+    /// By number.
+    classes: Vec<InodeClass>,
+    /// Those behind the first [`AT_HAND`].
+    numbers: HashMap<InodeClass, u32>,
     entries: HashMap<Key, V, Mixed>,
 }
 
@@ -89,13 +95,21 @@ impl std::hash::Hash for Key {
 
 impl<V> Default for KeyMap<V> {
     fn default() -> Self {
-        Self { classes: HashMap::new(), entries: HashMap::default() }
+        Self { classes: Vec::new(), numbers: HashMap::new(), entries: HashMap::default() }
     }
 }
 
 impl<V: Copy> KeyMap<V> {
     fn short(&self, key: &ObjectKey) -> Option<Key> {
-        Some(Key { content: key.content, class: *self.classes.get(&key.class)? })
+        Some(Key { content: key.content, class: self.number_of(&key.class)? })
+    }
+
+    fn number_of(&self, class: &InodeClass) -> Option<u32> {
+        match self.classes.iter().take(AT_HAND).zip(0..).find(|(other, _)| *other == class) {
+            Some((_, number)) => Some(number),
+            None if self.classes.len() <= AT_HAND => None,
+            None => self.numbers.get(class).copied(),
+        }
     }
 
     /// What is kept of an object.
@@ -105,14 +119,14 @@ impl<V: Copy> KeyMap<V> {
 
     /// What is kept of an object; if nothing is, `value` is from now on.
     pub fn get_or_insert(&mut self, key: &ObjectKey, value: V) -> &mut V {
-        let class = match self.classes.get(&key.class) {
-            Some(class) => *class,
-            None => {
-                let class = u32::try_from(self.classes.len()).expect("there are no four thousand million classes");
-                self.classes.insert(key.class.clone(), class);
-                class
+        let class = self.number_of(&key.class).unwrap_or_else(|| {
+            let number = u32::try_from(self.classes.len()).expect("there are no four thousand million classes");
+            self.classes.push(key.class.clone());
+            if self.classes.len() > AT_HAND {
+                self.numbers.insert(key.class.clone(), number);
             }
-        };
+            number
+        });
         self.entries.entry(Key { content: key.content, class }).or_insert(value)
     }
 
@@ -128,13 +142,9 @@ impl<V: Copy> KeyMap<V> {
 
     /// All of them, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (ObjectKey, V)> {
-        let mut classes: Vec<Option<&InodeClass>> = vec![None; self.classes.len()];
-        for (class, number) in &self.classes {
-            classes[*number as usize] = Some(class);
-        }
-        self.entries.iter().filter_map(move |(key, value)| {
-            let class = classes[key.class as usize]?.clone();
-            Some((ObjectKey { content: key.content, class }, *value))
+        self.entries.iter().map(|(key, value)| {
+            let class = self.classes[key.class as usize].clone();
+            (ObjectKey { content: key.content, class }, *value)
         })
     }
 }
@@ -187,6 +197,22 @@ mod tests {
     fn key(content: &[u8], mode: u32) -> ObjectKey {
         let class = InodeClass { mode, uid: 0, gid: 0, xattrs: None, mtime: None };
         ObjectKey { content: ContentId::of(content), class }
+    }
+
+    #[test]
+    fn classes_are_told_apart_however_many_there_are() {
+        let mut map = KeyMap::default();
+        let keys: Vec<ObjectKey> = (0..3 * AT_HAND as u32).map(|mode| key(b"one", mode)).collect();
+        for (key, number) in keys.iter().zip(0..) {
+            assert_eq!(map.get(key), None);
+            assert_eq!(*map.get_or_insert(key, number), number);
+            assert_eq!(*map.get_or_insert(key, 1000), number, "it is there already");
+        }
+        let found: Vec<Option<i32>> = keys.iter().map(|key| map.get(key)).collect();
+        assert!(found.into_iter().eq((0..keys.len() as i32).map(Some)));
+        let mut all: Vec<(ObjectKey, i32)> = map.iter().collect();
+        all.sort_by_key(|(_, number)| *number);
+        assert!(all.into_iter().map(|(key, _)| key).eq(keys));
     }
 
     #[test]
