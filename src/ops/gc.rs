@@ -125,7 +125,10 @@ pub fn gc(store: &Store, policy: &Policy, mode: Mode, observer: &dyn Observer) -
     if mode == Mode::Remove {
         sweep(&locked, &inventory, &footprints, &removed, Scope::WithWhatGoesAnyhow)?;
         if !removed.is_empty() {
-            record(&locked, &report)?;
+            // The medium is waited for meanwhile.
+            let forget = || locked.index_removed(&inventory.removal(&removed));
+            let ((), recorded) = locked.in_pool(|| rayon::join(forget, || record(&locked, &report)))?;
+            recorded?;
         }
         locked.set_reserve_aside();
     }
@@ -222,9 +225,6 @@ pub(super) fn sweep(
     let objects = locked.objects_dir()?;
     let swept = locked.in_pool(|| footprints.sweep(&objects, inventory, removed, scope))??;
     tracing::debug!(objects = swept.objects, "swept");
-    if !removed.is_empty() {
-        locked.index_removed(&inventory.removal(removed));
-    }
     Ok(())
 }
 

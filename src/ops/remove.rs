@@ -85,6 +85,9 @@ pub fn remove(store: &Store, names: &[VersionName], mode: Mode, observer: &dyn O
     report.freed_bytes = footprints.freed(&inventory, &removed, Scope::Versions);
     if mode == Mode::Remove {
         sweep(&locked, &inventory, &footprints, &removed, Scope::Versions)?;
+        if !removed.is_empty() {
+            locked.index_removed(&inventory.removal(&removed));
+        }
         locked.set_reserve_aside();
     }
     report.elapsed = start.elapsed();
