@@ -81,16 +81,23 @@ pub fn stream(from: impl Read, threads: Threads) -> io::Result<(ContentId, u64)>
 
 /// Hashes everything that `from` gives while writing it to `to`.
 pub fn copy(mut from: impl Read, to: &mut impl Write, threads: Threads) -> io::Result<(ContentId, u64)> {
+    thread_local! {
+        static PIECE: std::cell::Cell<Vec<u8>> = const { std::cell::Cell::new(Vec::new()) };
+    }
     let mut hasher = blake3::Hasher::new();
-    let mut piece = vec![0; PIECE_BYTES];
+    // Kept for the next file: the system takes long to give and take back as much. Taken out, since a thread that waits
+    // for others may hash another file meanwhile.
+    let mut piece = PIECE.take();
+    piece.resize(PIECE_BYTES, 0);
     loop {
         let filled = fill(&mut from, &mut piece)?;
-        if filled == 0 {
-            break;
-        }
         to.write_all(&piece[..filled])?;
         update(&mut hasher, &piece[..filled], threads);
+        if filled < piece.len() {
+            break;
+        }
     }
+    PIECE.set(piece);
     Ok((ContentId::from_bytes(*hasher.finalize().as_bytes()), hasher.count()))
 }
 

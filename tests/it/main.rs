@@ -11,6 +11,7 @@ mod support;
 mod activate;
 mod adopt;
 mod archive;
+mod calls;
 mod checker;
 mod confirm;
 mod container;
@@ -59,6 +60,7 @@ fn main() -> std::process::ExitCode {
         activate::tests(),
         adopt::tests(),
         archive::tests(),
+        calls::tests(),
         checker::tests(),
         confirm::tests(),
         container::tests(),
