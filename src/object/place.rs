@@ -78,7 +78,7 @@ pub struct Dress<'a> {
 impl Objects<'_> {
     /// Links a trusted, intact object to a place. `None` if there is none: the caller makes it from its bytes.
     pub fn place_known(&self, key: &ObjectKey, spot: Spot<'_>) -> Result<Option<Placed>> {
-        let Some(recorded) = self.trusted(key)? else { return Ok(None) };
+        let Some(recorded) = self.recorded(key)? else { return Ok(None) };
         let name = key.path();
         let placed = |how| Some(Placed { key: key.clone(), recorded, how });
         match self.dir.link(&name, spot.dir, spot.name) {
@@ -98,7 +98,7 @@ impl Objects<'_> {
     }
 
     /// What is recorded of an object that this run made or rehashed, or that is published; `None` for any other.
-    fn trusted(&self, key: &ObjectKey) -> Result<Option<Recorded>> {
+    pub fn recorded(&self, key: &ObjectKey) -> Result<Option<Recorded>> {
         match self.known.get(key) {
             Some(recorded) => Ok(Some(recorded)),
             None => self.published.lookup(key),
@@ -111,8 +111,21 @@ impl Objects<'_> {
 
     /// Whether an object is trusted and intact by one look.
     pub fn is_known(&self, key: &ObjectKey) -> Result<Option<Recorded>> {
-        let Some(recorded) = self.trusted(key)? else { return Ok(None) };
+        let Some(recorded) = self.recorded(key)? else { return Ok(None) };
         Ok(self.is_intact(key, &key.path(), &recorded)?.then_some(recorded))
+    }
+
+    /// Makes an object of bytes that are in memory, hashed to `content`, and have no place in a tree yet; one that is
+    /// there already is only looked at.
+    pub fn keep_bytes(&self, bytes: &[u8], content: ContentId, dress: Dress<'_>) -> Result<Placed> {
+        let key = ObjectKey { content, class: dress.sealed.class.clone() };
+        if let Some(recorded) = self.is_known(&key)? {
+            return Ok(Placed { key, recorded, how: How::Linked });
+        }
+        let (dir, name) = self.aside();
+        let placed = self.place_bytes(bytes, content, dress, Spot { dir, name: name.as_bytes() })?;
+        dir.remove_file(&name)?;
+        Ok(placed)
     }
 
     /// Puts bytes that are in memory, hashed to `content`, to a place.
@@ -210,7 +223,7 @@ impl Objects<'_> {
         dress: Dress<'_>,
         spot: Spot<'_>,
     ) -> Result<Placed> {
-        if self.trusted(&key)?.is_some() {
+        if self.recorded(&key)?.is_some() {
             // Until it is clear that the object can be linked, the bytes are kept.
             let aside = self.staging_name();
             spot.dir.rename(spot.name, &self.staging, &aside)?;

@@ -175,9 +175,7 @@ impl<'a> Intake<'a> {
             }
             return Ok(content);
         }
-        let (dir, name) = objects.aside();
-        let placed = objects.place_bytes(bytes, content, dress, Spot { dir, name: name.as_bytes() })?;
-        dir.remove_file(&name)?;
+        let placed = objects.keep_bytes(bytes, content, dress)?;
         self.placed(&placed);
         Ok(content)
     }

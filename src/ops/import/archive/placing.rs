@@ -54,7 +54,12 @@ impl Placing<'_> {
         let sealed = Sealed::of(&applied, pin.map(|mtime| mtime.0));
         let key = ObjectKey { content, class: sealed.class.clone() };
         let mtime = self.facts.mtimes.get(path).copied();
-        let recorded = match (self.objects.is_known(&key)?, self.facts.waiting.remove(&content)) {
+        // What becomes a link in the tree is looked at then.
+        let known = match kind == PlacementKind::Object && !self.facts.waiting.contains_key(&content) {
+            true => self.objects.recorded(&key)?,
+            false => self.objects.is_known(&key)?,
+        };
+        let recorded = match (known, self.facts.waiting.remove(&content)) {
             (Some(recorded), waiting) => {
                 self.facts.waiting.extend(waiting.map(|waiting| (content, waiting)));
                 recorded
