@@ -12,8 +12,10 @@ use super::{
 use crate::model::codec::{put_count, put_long_bytes, put_short_bytes};
 use crate::model::metadata::Ownership;
 
-/// zstd level: manifests are written once per import and read by every check, so speed counts.
-const COMPRESSION_LEVEL: i32 = 3;
+/// zstd level: half of a manifest are hashes, and where nothing more can be had the higher levels take longer for more
+/// bytes. Of 100,000 made-up files 3 makes 3% more than 2 in 1.6 times the time, of 47,000 real ones 0.4% less in 1.3
+/// times.
+const COMPRESSION_LEVEL: i32 = 2;
 /// Placements per piece.
 const PIECE: usize = 1024;
 
