@@ -18,7 +18,9 @@ use crate::ops::import::tally::Tally;
 use crate::ops::import::{Interruptible, Job, preflight};
 
 /// Bytes of small files that wait to be stored; bounds memory.
-const WAITING_BYTES: u64 = 16 << 20;
+const WAITING_BYTES: u64 = 3 << 20;
+/// What a file that waits takes besides its bytes.
+const WAITING_FILE_BYTES: u64 = 512;
 
 /// One reading of a stream.
 pub(super) struct Intake<'a> {
@@ -131,7 +133,7 @@ impl<'a> Intake<'a> {
             let dress = Dress { sealed: &sealed, mtime, threads: Threads::One };
             return self.store_stream(&mut whole, dress, waits, &unreadable).map(Some);
         }
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         reader.read_to_end(&mut bytes).map_err(unreadable)?;
         self.note_head(path, &bytes);
         // Let the others catch up before memory fills; this thread helps where it can.
@@ -143,14 +145,14 @@ impl<'a> Intake<'a> {
         if self.failure.get().is_some() {
             return Err(Error::Interrupted);
         }
-        self.waiting_bytes.fetch_add(size, Ordering::AcqRel);
+        self.waiting_bytes.fetch_add(size + WAITING_FILE_BYTES, Ordering::AcqRel);
         scope.spawn(move |_| {
             let dress = Dress { sealed: &sealed, mtime, threads: Threads::One };
             match self.store_bytes(&bytes, dress, waits) {
                 Ok(content) => self.stored.lock().unwrap_or_else(PoisonError::into_inner).push((id, content)),
                 Err(error) => drop(self.failure.set(error)),
             }
-            self.waiting_bytes.fetch_sub(size, Ordering::AcqRel);
+            self.waiting_bytes.fetch_sub(size + WAITING_FILE_BYTES, Ordering::AcqRel);
         });
         Ok(None)
     }

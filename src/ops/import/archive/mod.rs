@@ -51,11 +51,11 @@ pub(super) fn import(job: &Job<'_>, input: Input, kind: SourceKind, path: &[u8])
         let (passed, outcome) = match existing {
             Some(existing) => {
                 let outcome = publish::same_or_refused(&existing, Digest(built.root))?;
-                (passed(&built, &summary, &tally)?, Some(outcome))
+                (passed(built, &summary, &tally)?, Some(outcome))
             }
             None => {
                 would_place(job, &built, &facts, &published, &tally)?;
-                (passed(&built, &summary, &tally)?, None)
+                (passed(built, &summary, &tally)?, None)
             }
         };
         return Ok(job.report(&passed, &tally, outcome));
@@ -67,7 +67,7 @@ pub(super) fn import(job: &Job<'_>, input: Input, kind: SourceKind, path: &[u8])
         let mut placing = Placing { job, objects: &objects, facts, tally: &tally };
         let (placements, shared) = placing.placements(&built)?;
         placing.materialise(&built, &placements, &shared, &run)?;
-        Ok(Passed { placements, shared, ..passed(&built, &summary, &tally)? })
+        Ok(Passed { placements, shared, ..passed(built, &summary, &tally)? })
     })();
     job.note_made(objects);
     job.observer.stage(Stage::Sync, None);
@@ -129,7 +129,7 @@ fn kind_of(job: &Job<'_>, path: &TreePath) -> PlacementKind {
 }
 
 /// Counts what the archive holds; each name of a hard link counts, as it does in a directory.
-fn passed(built: &Built, summary: &Summary, tally: &Tally) -> Result<Passed> {
+fn passed(built: Built, summary: &Summary, tally: &Tally) -> Result<Passed> {
     let mut directories = 0;
     let walked = built.trees.walk(built.root, |_, entry| {
         match entry.node {
@@ -159,5 +159,5 @@ fn passed(built: &Built, summary: &Summary, tally: &Tally) -> Result<Passed> {
         warnings.push(Warning { kind: "skipped", path: None, message });
     }
     let (placements, shared) = (Vec::new(), Vec::new());
-    Ok(Passed { root: built.root, trees: built.trees.clone(), placements, shared, directories, warnings })
+    Ok(Passed { root: built.root, trees: built.trees, placements, shared, directories, warnings })
 }
