@@ -340,7 +340,13 @@ if have /usr/bin/time; then
     rm -rf "$store"; quietly init
     peak peak.first "${quiet[@]}" import "$rel/1" --version 1
     peak peak.next "${quiet[@]}" import "$rel/2" --version 2
+    for ((release = 3; release <= last; release++)); do quietly import "$rel/$release" --version "$release"; done
+    peak peak.verify "${quiet[@]}" verify --cached
     peak peak.gc "${quiet[@]}" gc --keep-last 1
+    rm -rf "$store"; quietly init
+    tar --create --owner=0 --group=0 --file "$work/release.tar" --directory "$rel/1" .
+    peak peak.tar "${quiet[@]}" import "$work/release.tar" --version 1
+    rm "$work/release.tar"
     mkdir "$work/big"
     head -c 2G /dev/zero | tr '\0' 'x' >"$work/big/file"
     peak peak.big "${quiet[@]}" import "$work/big" --version big
@@ -420,7 +426,9 @@ awk -v taken="$(median disk.tope)" -v ideal="$(median disk.ideal)" \
 figure "index, MiB" disk.index 1048576
 figure "peak memory, first import, MiB (at most 64)" peak.first 1024
 figure "peak memory, next release, MiB" peak.next 1024
-figure "peak memory, gc, MiB" peak.gc 1024
+figure "peak memory, first import as tar, MiB" peak.tar 1024
+figure "peak memory, verify of all, MiB" peak.verify 1024
+figure "peak memory, gc of all but one, MiB" peak.gc 1024
 figure "peak memory, one file of 2 GiB, MiB" peak.big 1024
 figure "system calls per file, first import" calls.first
 figure "system calls per file, next release" calls.next

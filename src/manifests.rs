@@ -58,8 +58,37 @@ impl Manifests {
     ///
     /// As [`Manifests::read`]. Then what was told proves nothing.
     pub fn walk(&self, name: &VersionName, tell: impl FnMut(&Facts, Step<'_>)) -> Result<(Facts, Digest)> {
+        self.walk_body(name, &self.body(name)?, tell)
+    }
+
+    /// Reads what [`Manifests::walk_body`] walks through: a version's manifest without the file around it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is none, [`Error::Corrupt`] if it is damaged.
+    pub fn body(&self, name: &VersionName) -> Result<Vec<u8>> {
+        let damaged = |detail: String| Error::corrupt("manifest", self.dir.path_of(name), detail);
+        let bytes = self.dir.try_read(name).map_err(|error| match self.dir.try_stat(name) {
+            Ok(Some(stat)) if stat.kind != Kind::File => damaged(format!("it is {}", stat.kind.describe())),
+            _ => error,
+        })?;
+        let bytes = bytes.ok_or_else(|| Error::NotFound { what: "version", name: name.to_string() })?;
+        body_of(&bytes).map_err(|error| damaged(error.to_string()))
+    }
+
+    /// Walks through the body of a version's manifest.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if it cannot be trusted. Then what was told proves nothing.
+    pub fn walk_body(
+        &self,
+        name: &VersionName,
+        body: &[u8],
+        tell: impl FnMut(&Facts, Step<'_>),
+    ) -> Result<(Facts, Digest)> {
         let read = |body: &[u8]| walk_body(body, tell).map(|(facts, root)| (facts, Digest(root)));
-        self.decode(name, read, |(facts, _)| &facts.name)
+        self.decode_body(name, body, read, |(facts, _)| &facts.name)
     }
 
     fn decode<T>(
@@ -68,15 +97,18 @@ impl Manifests {
         decode: impl FnOnce(&[u8]) -> Result<T, DecodeError>,
         named: impl FnOnce(&T) -> &VersionName,
     ) -> Result<T> {
+        self.decode_body(name, &self.body(name)?, decode, named)
+    }
+
+    fn decode_body<T>(
+        &self,
+        name: &VersionName,
+        body: &[u8],
+        decode: impl FnOnce(&[u8]) -> Result<T, DecodeError>,
+        named: impl FnOnce(&T) -> &VersionName,
+    ) -> Result<T> {
         let damaged = |detail: String| Error::corrupt("manifest", self.dir.path_of(name), detail);
-        let bytes = self.dir.try_read(name).map_err(|error| match self.dir.try_stat(name) {
-            Ok(Some(stat)) if stat.kind != Kind::File => damaged(format!("it is {}", stat.kind.describe())),
-            _ => error,
-        })?;
-        let bytes = bytes.ok_or_else(|| Error::NotFound { what: "version", name: name.to_string() })?;
-        let body = body_of(&bytes).map_err(|error| damaged(error.to_string()))?;
-        drop(bytes);
-        let decoded = decode(&body).map_err(|error| damaged(error.to_string()))?;
+        let decoded = decode(body).map_err(|error| damaged(error.to_string()))?;
         match named(&decoded) {
             found if found == name => Ok(decoded),
             found => Err(damaged(format!("it is the manifest of {found}"))),

@@ -123,16 +123,17 @@ impl Pass<'_> {
     }
 
     /// Looks at versions, oldest import first; gives the objects that they need and that no tree proves. While a tree is
-    /// looked at, another thread reads the next manifest.
+    /// looked at, another thread reads the next manifest, but for the plan, which takes twice the memory.
     fn versions(&mut self, names: &[VersionName]) -> Result<ObjectMap> {
         let manifests = self.store.manifests()?;
         let mut objects = ObjectMap::default();
-        let mut next = names.first().map(|name| Planned::read(&manifests, name));
+        let mut next = names.first().map(|name| manifests.body(name));
         for (at, name) in names.iter().enumerate() {
-            let Some(read) = next.take() else { break };
-            let aside = || names.get(at + 1).map(|name| Planned::read(&manifests, name));
+            let Some(body) = next.take() else { break };
+            let aside = || names.get(at + 1).map(|name| manifests.body(name));
             let looked = std::thread::scope(|scope| {
                 let aside = scope.spawn(aside);
+                let read = body.and_then(|body| Planned::of_body(&manifests, name, &body));
                 let looked = self.version(name, read, &mut objects);
                 next = aside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 looked
@@ -145,8 +146,9 @@ impl Pass<'_> {
     /// Looks at one version, and takes in what it needs.
     fn version(&mut self, name: &VersionName, read: Result<Planned>, objects: &mut ObjectMap) -> Result<()> {
         let mut looked = self.look(name, read)?;
+        let mut import = looked.sight.as_ref().map(|(planned, _)| planned.facts.import_number);
         // What was removed and imported again meanwhile is another version than the one that was looked at.
-        while !looked.findings.is_empty() && self.is_another(name, &looked)? {
+        while !looked.findings.is_empty() && self.is_another(name, &mut import)? {
             looked = self.look(name, Planned::read(&self.store.manifests()?, name))?;
         }
         let Looked { sight, findings } = looked;
@@ -193,19 +195,17 @@ impl Pass<'_> {
         Ok(Looked { sight: Some((planned, checked)), findings })
     }
 
-    /// Whether this name means another import by now than the one that was looked at; takes note of it.
-    fn is_another(&mut self, name: &VersionName, looked: &Looked) -> Result<bool> {
-        let survey = self.store.survey()?;
+    /// Whether this name means another import by now than this one, as manifest and history have it; takes note of it.
+    fn is_another(&mut self, name: &VersionName, import: &mut Option<u64>) -> Result<bool> {
+        let (survey, before) = (self.store.survey()?, *import);
         let recorded = survey.marks.versions.get(name) != self.survey.marks.versions.get(name);
         self.survey = survey;
-        let present = match self.store.manifests()?.facts(name) {
-            Ok((facts, _)) => Some(facts.import_number),
-            Err(_) => None,
-        };
-        Ok(recorded || present != looked.sight.as_ref().map(|(planned, _)| planned.facts.import_number))
+        *import = self.store.manifests()?.facts(name).ok().map(|(facts, _)| facts.import_number);
+        Ok(recorded || *import != before)
     }
 
-    /// Looks at the objects that these versions need and no tree proved; what is wrong with one is told of the first that needs it.
+    /// Looks at the objects that these versions need and no tree proved; what is wrong with one is told of the first
+    /// version that needs it.
     fn objects(&mut self, names: &[VersionName], objects: &ObjectMap) -> Result<()> {
         self.report.objects = self.checker.count_needed(objects);
         let mut wanted: Vec<(ObjectKey, Recorded)> = objects.iter().collect();

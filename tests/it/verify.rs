@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::Value;
 use tope_store::layout::Layout;
+use tope_store::model::Manifest;
 use tope_store::observe::{Observer, Stage, Work};
 use tope_store::ops;
 use tope_store::store::{Settings, Store};
@@ -19,6 +20,7 @@ tests![
     a_lost_object_is_found_though_every_tree_is_whole,
     damage_in_a_tree_is_named_by_version_and_path,
     damaged_manifests_history_and_links_are_found,
+    a_manifest_that_contradicts_itself_is_damage,
     one_version_can_be_verified_alone,
     the_newest_user_says_what_an_object_is_whatever_the_names_and_the_history,
     among_many_files_objects_are_what_trees_prove_or_their_names_show,
@@ -239,6 +241,19 @@ fn among_many_files_objects_are_what_trees_prove_or_their_names_show() -> Outcom
         assert_eq!(document["objects"], 700, "{depth:?}");
     }
     assert!(fixture.path(&private).exists());
+    Ok(())
+}
+
+/// Its checksum and its facts are right, so that only who reads all of it can tell.
+fn a_manifest_that_contradicts_itself_is_damage() -> Outcome {
+    let fixture = store();
+    let path = fixture.path("store/manifests/v1.0.0");
+    let mut manifest = Manifest::decode(&std::fs::read(&path).unwrap()).unwrap();
+    manifest.placements.pop().unwrap();
+    std::fs::write(&path, manifest.encode()).unwrap();
+    for versions in [&[][..], &["1.0.0"]] {
+        assert_eq!(problems(&verify(&fixture, versions, 5)), ["manifest v1.0.0 store/manifests/v1.0.0"]);
+    }
     Ok(())
 }
 

@@ -143,8 +143,17 @@ impl Planned {
     ///
     /// As [`Manifests::read`].
     pub fn read(manifests: &Manifests, version: &VersionName) -> Result<Self> {
+        Self::of_body(manifests, version, &manifests.body(version)?)
+    }
+
+    /// The same from a manifest's body, which was read before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manifests::walk_body`].
+    pub fn of_body(manifests: &Manifests, version: &VersionName, body: &[u8]) -> Result<Self> {
         let mut planner = Planner::default();
-        let (facts, digest) = manifests.walk(version, |facts, step| planner.step(facts, step))?;
+        let (facts, digest) = manifests.walk_body(version, body, |facts, step| planner.step(facts, step))?;
         Ok(Self { facts, digest, plan: planner.finish() })
     }
 
