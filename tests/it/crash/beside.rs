@@ -5,7 +5,7 @@
 //! nothing. Looking must work at every instant. Afterwards both have done what they do one after the other, nothing is
 //! wrong by the independent checker, nothing is left, and `current` was never seen missing.
 
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use libtest_mimic::Trial;
@@ -14,7 +14,7 @@ use super::sample::{Plan, points};
 use super::scene::{Base, HEAL, Operation, Scenes, command, discard, killed, ran};
 use super::trace::{self, Fate};
 use crate::checker;
-use crate::support::{Outcome, Ran, needs_root};
+use crate::support::{Fixture, Outcome, Ran, needs_root, run_as};
 
 /// Points of each pair, unless told otherwise.
 const SAMPLE: usize = 6;
@@ -193,15 +193,19 @@ fn a_switch_is_no_damage() -> Outcome {
         killed(&dir, &["activate", "1.3.0"], |call| call.name == "write" && call.path.ends_with("store/history"));
         dir
     };
-    let looking = |dir: &Path, words: &[&str], user: u32| {
-        let mut command = command(dir, words);
-        command.uid(user).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-        std::thread::spawn(move || Ran::of(&command.output().expect("the binary runs")))
+    // A user who may not take the lock that is waited for, and root, who may.
+    let looking = |dir: &Path, words: &'static [&'static str], user: u32| {
+        let fixture = Fixture::at(dir);
+        std::thread::spawn(move || run_as(&fixture, user, words))
     };
     let calls = points(&scene("reference"), &Operation { arguments: ROLLBACK, ..operation(&PAIRS[0]) });
     let mut unfinished = 0;
     for (point, call) in calls.iter().enumerate() {
         let dir = scene("point");
+        let above = dir.parent().expect("it lies in another");
+        std::fs::set_permissions(above, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+        // It makes the copy of the binary that both use.
+        run_as(&Fixture::at(&dir), 65534, &["--version"])?.ok();
         let when = format!("stopped before call {point}, {call}");
         let (mut number, mut lookers) = (0, Vec::new());
         trace::run(&mut command(&dir, ROLLBACK), &dir, &mut |_| {
@@ -218,9 +222,10 @@ fn a_switch_is_no_damage() -> Outcome {
         })
         .ok();
         for looker in lookers {
-            let looked = looker.join().expect("it ends");
+            let looked = looker.join().expect("it ends")?;
             let missing = ["role-missing", "it is not there"].iter().any(|finding| looked.stdout.contains(finding));
             assert!(!missing, "{when}: {looked:#?}");
+            assert!(looked.json().get("error").is_none(), "{when}: it could not look: {looked:#?}");
         }
         ran(&dir, &["verify", "--quick"]).ok();
         discard(&dir);
