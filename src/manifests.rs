@@ -67,13 +67,12 @@ impl Manifests {
     ///
     /// [`Error::NotFound`] if there is none, [`Error::Corrupt`] if it is damaged.
     pub fn body(&self, name: &VersionName) -> Result<Vec<u8>> {
-        let damaged = |detail: String| Error::corrupt("manifest", self.dir.path_of(name), detail);
         let bytes = self.dir.try_read(name).map_err(|error| match self.dir.try_stat(name) {
-            Ok(Some(stat)) if stat.kind != Kind::File => damaged(format!("it is {}", stat.kind.describe())),
+            Ok(Some(stat)) if stat.kind != Kind::File => self.damaged(name, format!("it is {}", stat.kind.describe())),
             _ => error,
         })?;
         let bytes = bytes.ok_or_else(|| Error::NotFound { what: "version", name: name.to_string() })?;
-        body_of(&bytes).map_err(|error| damaged(error.to_string()))
+        body_of(&bytes).map_err(|error| self.damaged(name, error.to_string()))
     }
 
     /// Walks through the body of a version's manifest.
@@ -89,6 +88,10 @@ impl Manifests {
     ) -> Result<(Facts, Digest)> {
         let read = |body: &[u8]| walk_body(body, tell).map(|(facts, root)| (facts, Digest(root)));
         self.decode_body(name, body, read, |(facts, _)| &facts.name)
+    }
+
+    fn damaged(&self, name: &VersionName, detail: String) -> Error {
+        Error::corrupt("manifest", self.dir.path_of(name), detail)
     }
 
     fn decode<T>(
@@ -107,11 +110,10 @@ impl Manifests {
         decode: impl FnOnce(&[u8]) -> Result<T, DecodeError>,
         named: impl FnOnce(&T) -> &VersionName,
     ) -> Result<T> {
-        let damaged = |detail: String| Error::corrupt("manifest", self.dir.path_of(name), detail);
-        let decoded = decode(body).map_err(|error| damaged(error.to_string()))?;
+        let decoded = decode(body).map_err(|error| self.damaged(name, error.to_string()))?;
         match named(&decoded) {
             found if found == name => Ok(decoded),
-            found => Err(damaged(format!("it is the manifest of {found}"))),
+            found => Err(self.damaged(name, format!("it is the manifest of {found}"))),
         }
     }
 

@@ -28,11 +28,6 @@ impl From<Packed> for Recorded {
 }
 
 impl ObjectMap {
-    /// Makes room for so many more.
-    pub fn reserve(&mut self, objects: usize) {
-        self.0.entries.reserve(objects);
-    }
-
     /// What is recorded of an object.
     pub fn get(&self, key: &ObjectKey) -> Option<Recorded> {
         self.0.get(key).map(Recorded::from)
@@ -41,7 +36,8 @@ impl ObjectMap {
     /// Takes an object in; what was recorded of it is replaced.
     pub fn insert(&mut self, key: &ObjectKey, recorded: Recorded) {
         let Recorded { size, mtime: (seconds, nanoseconds) } = recorded;
-        *self.0.get_or_insert(key, Packed { size, seconds, nanoseconds }) = Packed { size, seconds, nanoseconds };
+        let packed = Packed { size, seconds, nanoseconds };
+        *self.0.get_or_insert(key, packed) = packed;
     }
 
     /// Takes an object out.

@@ -3,7 +3,7 @@
 //! Works for every user and on a read-only mount, with any format, and with whatever part of the store damaged: what
 //! cannot be found out is told as such.
 
-use super::check::{Checked, check_version};
+use super::check::{Checked, Planned, check_version};
 use super::switching::{Verify, expect};
 use crate::error::{Error, Result, chain};
 use crate::fsys::Space;
@@ -170,12 +170,12 @@ fn health(
     let not_checked = |why: &str| Ok(CurrentHealth::NotChecked(why.to_owned()));
     let Verify::To(depth) = options.verify else { return not_checked("not asked for") };
     let Some(version) = survey.roles.version(Role::Current) else { return not_checked("there is no current version") };
-    let manifest = match store.manifest(version) {
-        Ok(Some(manifest)) => manifest,
-        Ok(None) => return not_checked("it was made by hand"),
+    let planned = match Planned::read(&store.manifests()?, version) {
+        Ok(planned) => planned,
+        Err(Error::NotFound { .. }) => return not_checked("it was made by hand"),
         Err(error) => return not_checked(&chain(&error)),
     };
-    match check_version(store, &manifest, depth, expect(survey, version), observer) {
+    match check_version(store, &planned, depth, expect(survey, version), observer) {
         Ok(checked) => Ok(CurrentHealth::Checked(checked)),
         Err(Error::Interrupted) => Err(Error::Interrupted),
         Err(error) => not_checked(&chain(&error)),

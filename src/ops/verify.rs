@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::check::{Checked, Checker, Depth, Expect, Planned, Problem, ReadFrom};
 use crate::error::{Error, Result, chain};
 use crate::history::State;
-use crate::model::{Manifest, Marks, ObjectKey, Role, VersionName};
+use crate::model::{Marks, ObjectKey, Role, VersionName};
 use crate::object::Recorded;
 use crate::object::map::ObjectMap;
 use crate::observe::Observer;
@@ -218,8 +218,10 @@ impl Pass<'_> {
         if !self.whole {
             // A version that was not asked for may be the newest user, who recorded another time.
             let mut users = ObjectMap::default();
-            for manifest in self.oldest_first(manifests.names()?).iter().filter_map(|name| manifests.read(name).ok()) {
-                collect(&manifest, &mut users)?;
+            for name in self.oldest_first(manifests.names()?) {
+                if let Ok(planned) = Planned::read(&manifests, &name) {
+                    planned.plan.objects().for_each(|(key, recorded)| users.insert(key, recorded));
+                }
             }
             let again: Vec<(ObjectKey, Recorded)> =
                 faults.into_iter().filter_map(|(key, _)| Some((key.clone(), users.get(&key)?))).collect();
@@ -278,16 +280,6 @@ impl Finding {
     fn in_store(kind: &str, version: Option<&VersionName>, path: String, detail: String) -> Self {
         Self { kind: kind.to_owned(), version: version.cloned(), path: path.into_bytes(), detail, damage: true }
     }
-}
-
-/// Adds a manifest's objects; they come oldest import first, as those of [`Checker::need`].
-fn collect(manifest: &Manifest, objects: &mut ObjectMap) -> Result<()> {
-    manifest.walk(|_, entry, placement| {
-        if let Some((key, recorded)) = placement.and_then(|placement| object_of(manifest, entry, placement)) {
-            objects.insert(&key, recorded);
-        }
-        Ok(())
-    })
 }
 
 /// What is wrong with the history and with the role links.

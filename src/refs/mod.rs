@@ -107,29 +107,31 @@ impl Refs {
         Self { versions, store, layout: layout.clone() }
     }
 
-    /// Reads all three links as they were at one moment. Takes no lock: they may lead elsewhere by now.
+    /// Reads all three links until two readings agree. Takes no lock: they may lead elsewhere by now.
     ///
     /// # Errors
     ///
     /// The system refuses; never because of what the links are.
     pub fn read(&self) -> Result<Roles> {
-        let read = || -> Result<Roles> {
-            Ok(Roles {
-                current: self.resolve(Role::Current.as_str())?,
-                previous: self.resolve(Role::Previous.as_str())?,
-                factory: self.resolve(Role::Factory.as_str())?,
-            })
-        };
         // Somebody may switch between one link and the next: what is read twice was so in between.
-        let mut roles = read()?;
+        let mut roles = self.read_once()?;
         for _ in 1..MAX_READINGS {
-            let again = read()?;
+            let again = self.read_once()?;
             if again == roles {
                 break;
             }
             roles = again;
         }
         Ok(roles)
+    }
+
+    /// The same where nobody can switch in between.
+    fn read_once(&self) -> Result<Roles> {
+        Ok(Roles {
+            current: self.resolve(Role::Current.as_str())?,
+            previous: self.resolve(Role::Previous.as_str())?,
+            factory: self.resolve(Role::Factory.as_str())?,
+        })
     }
 
     /// Keeps others from switching while the guard lives, without switching oneself.

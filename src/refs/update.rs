@@ -44,7 +44,7 @@ impl<'a> LockedRefs<'a> {
     ///
     /// As [`Refs::read`].
     pub fn read(&self) -> Result<Roles> {
-        self.refs.read()
+        self.refs.read_once()
     }
 
     /// Makes sure that `current` still leads where the caller last saw it lead.

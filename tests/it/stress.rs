@@ -165,7 +165,8 @@ impl Site<'_> {
             if dies && ran.code == -9 {
                 self.killed.fetch_add(1, Ordering::Relaxed);
                 if switches {
-                    while self.fixture.run(&["activate", "current", "--force", "--verify", "none"]).code != 0 {}
+                    let record = || self.fixture.run(&["activate", "current", "--force", "--verify", "none"]).code == 0;
+                    while !record() && self.goes_on() {}
                 }
             } else if ran.code != 0 && !codes.contains(&ran.code) {
                 self.say(format!("{}: {ran:#?}", arguments.join(" ")));

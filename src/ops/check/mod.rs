@@ -178,12 +178,12 @@ impl Planned {
 /// As [`Checker::version`].
 pub fn check_version(
     store: &Store,
-    manifest: &Manifest,
+    version: &Planned,
     depth: Depth,
     expect: Expect,
     observer: &dyn Observer,
 ) -> Result<Checked> {
-    Checker::new(store, depth, ReadFrom::Cache, observer)?.version(&Planned::of(manifest)?, expect)
+    Checker::new(store, depth, ReadFrom::Cache, observer)?.version(version, expect)
 }
 
 impl<'a> Checker<'a> {
@@ -313,7 +313,7 @@ impl<'a> Checker<'a> {
         let hashed = self.hash(dir, name, stat)?;
         let fault = hashed.fault(key);
         match listed {
-            Some((proofs, object, pass)) if fault.is_none() => proofs.prove_by_reading(object, pass),
+            Some((proofs, object, pass)) if fault.is_none() => proofs.prove(object, pass),
             _ => drop(lock().insert(id, hashed)),
         }
         Ok(fault)

@@ -16,8 +16,8 @@ use crate::observe;
 impl Checker<'_> {
     /// Checks objects that manifests refer to; gives those that are missing or not what their key says, and how.
     ///
-    /// An inode that was read by way of a tree and remembered is not read again. Users who may not look into `objects/` get no
-    /// findings.
+    /// An inode that was read by way of a tree and remembered is not read again. Users who may not look into `objects/`
+    /// get no findings.
     ///
     /// # Errors
     ///
@@ -83,7 +83,9 @@ impl Checker<'_> {
 
     /// How many inodes were read so far.
     pub fn read_files(&self) -> u64 {
-        let proved = self.proofs.get().map_or(0, Proofs::count_read);
+        // A quick look reads nothing that it proves; a full one proves nothing that was not read.
+        let proofs = self.proofs.get().filter(|_| self.depth == Depth::Full);
+        let proved = proofs.map_or(0, Proofs::count_proved);
         proved + self.hashed.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
     }
 }

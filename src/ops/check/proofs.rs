@@ -4,7 +4,7 @@
 //! has to look at it again by its own name. What is left are objects of which no tree holds the inode: rotated ones,
 //! the pristine bytes of private files, those whose file was replaced or damaged.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use crate::fsys::{Dir, Stat};
 use crate::model::ObjectKey;
@@ -17,8 +17,6 @@ pub(super) struct Proofs {
     seen: Vec<AtomicU32>,
     /// Whether a manifest refers to it.
     needed: Vec<AtomicBool>,
-    /// How many were read.
-    read: AtomicU64,
 }
 
 /// An object's place in a listing.
@@ -32,7 +30,7 @@ impl Proofs {
         let count = listing.len();
         let seen = std::iter::repeat_with(AtomicU32::default).take(count).collect();
         let needed = std::iter::repeat_with(AtomicBool::default).take(count).collect();
-        Self { listing, seen, needed, read: AtomicU64::default() }
+        Self { listing, seen, needed }
     }
 
     /// The object of this key, if `stat` shows its inode.
@@ -43,13 +41,6 @@ impl Proofs {
     /// A pass found the object to be what its version says, by a look or by reading, as deep as it goes.
     pub(super) fn prove(&self, object: Listed, pass: u32) {
         self.seen[object.0].fetch_max(pass, Relaxed);
-    }
-
-    /// The same after reading it.
-    pub(super) fn prove_by_reading(&self, object: Listed, pass: u32) {
-        if self.seen[object.0].fetch_max(pass, Relaxed) == 0 {
-            self.read.fetch_add(1, Relaxed);
-        }
     }
 
     /// Whether any pass proved it.
@@ -76,8 +67,8 @@ impl Proofs {
         self.needed.iter().filter(|needed| needed.load(Relaxed)).count() as u64
     }
 
-    /// How many were read.
-    pub(super) fn count_read(&self) -> u64 {
-        self.read.load(Relaxed)
+    /// How many are proved.
+    pub(super) fn count_proved(&self) -> u64 {
+        self.seen.iter().filter(|pass| pass.load(Relaxed) != 0).count() as u64
     }
 }

@@ -14,8 +14,7 @@ pub(super) fn examine(store: &Store, options: &Options<'_>, report: &mut Report,
         let found = Role::ALL.into_iter().map(|role| of_role(store, survey, role));
         found.filter_map(Result::transpose).collect()
     })?);
-    let survey = store.survey()?;
-    if survey.roles.version(Role::Current).is_some() {
+    if store.refs()?.read()?.version(Role::Current).is_some() {
         through_current(store, options, report)?;
     }
     Ok(())

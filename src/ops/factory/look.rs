@@ -5,7 +5,7 @@ use crate::fsys::file;
 use crate::model::metadata::WRITE_BITS;
 use crate::model::{Digest, Role, Selector, VersionName};
 use crate::observe::Observer;
-use crate::ops::check::{Checked, Depth, check_version};
+use crate::ops::check::{Checked, Depth, Planned, check_version};
 use crate::ops::switching::expect;
 use crate::refs::RoleLink;
 use crate::store::Store;
@@ -75,7 +75,7 @@ pub struct Verified {
 pub fn verify(store: &Store, observer: &dyn Observer) -> Result<Verified> {
     let survey = store.survey()?;
     let version = survey.resolve(store, &Selector::Role(Role::Factory))?;
-    let manifest = store.manifests()?.read(&version)?;
-    let checked = check_version(store, &manifest, Depth::Full, expect(&survey, &version), observer)?;
+    let planned = Planned::read(&store.manifests()?, &version)?;
+    let checked = check_version(store, &planned, Depth::Full, expect(&survey, &version), observer)?;
     Ok(Verified { version, isolated: checked.linked_files == 0, checked })
 }

@@ -13,7 +13,7 @@ mod isolate;
 mod look;
 pub mod protection;
 
-use super::check::{Depth, check_version};
+use super::check::{Depth, Planned, check_version};
 use super::switching::{expect, summary};
 use crate::error::{Error, Refusal, Result, chain};
 use crate::fsys::remove;
@@ -126,7 +126,7 @@ pub fn set(store: &Store, selector: &Selector, options: &Options, observer: &dyn
             ));
         }
     }
-    let checked = check_version(&store, &manifest, Depth::Full, expect(&survey, &version), observer)?;
+    let checked = check_version(&store, &Planned::of(&manifest)?, Depth::Full, expect(&survey, &version), observer)?;
     if !checked.is_sound() {
         if store.is_being_removed(&version)? {
             return Err(Error::NotFound { what: "version", name: version.to_string() });

@@ -212,14 +212,12 @@ impl<'a> One<'a> {
             return Ok(Some(Attempt { content, size: 0, metadata, pinned, placed: None, noted: false }));
         }
         let Some(objects) = self.ingest.objects else {
-            let (content, size) = if stat.size <= hash::WHOLE_BYTES {
-                with_buffer(|buffer| {
-                    hash::read_whole(opened, stat.size, buffer).map_err(unreadable)?;
-                    Ok::<_, Error>((ContentId::of(buffer), buffer.len() as u64))
-                })?
-            } else {
-                hash::stream(Interruptible::new(opened, self.ingest.observer), self.threads).map_err(unreadable)?
+            let reader = Interruptible::new(opened, self.ingest.observer);
+            let hashed = match self.threads {
+                Threads::One => hash::whole(reader, stat.size),
+                Threads::All => hash::stream(reader, Threads::All),
             };
+            let (content, size) = hashed.map_err(unreadable)?;
             let key = ObjectKey { content, class: sealed.class.clone() };
             locked(self.needed).insert(&key, Recorded { size, mtime: (0, 0) });
             let attempt = Attempt { content, size, metadata, pinned, placed: None, noted: false };
