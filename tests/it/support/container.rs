@@ -25,6 +25,20 @@ const LIMIT: Duration = Duration::from_secs(90);
 /// Where the script, what it said and how it ended are kept, in the machine.
 const AREA: &str = "tope-test";
 
+/// Lets go of everything that is mounted below `$3` but what lies below `$1` or `$2`, and becomes what follows.
+///
+/// A container's namespace keeps, out of sight, what was mounted when it started, for as long as it runs; and another
+/// test's image has to be gone when that test unmounts it.
+const WITHOUT_OTHERS: &str = r#"
+    for at in $(cut -d ' ' -f 2 /proc/self/mounts); do
+        case $at in
+        "$1"/* | "$2"/*) ;;
+        "$3"/*) umount -l "$at" ;;
+        esac
+    done
+    shift 3
+    exec "$@""#;
+
 /// A root that can be booted.
 pub struct Machine {
     directory: tempfile::TempDir,
@@ -39,7 +53,7 @@ impl Machine {
     pub fn new() -> Result<Self, Skipped> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         needs_root()?;
-        for program in ["systemd-nspawn", "mount", "dbus-daemon"] {
+        for program in ["systemd-nspawn", "mount", "dbus-daemon", "unshare"] {
             needs_program(program)?;
         }
         let name = format!("tope-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -162,12 +176,15 @@ impl Machine {
         }
         self.file(format!("{AREA}/script"), script);
         let console = std::fs::File::create(self.console()).expect("a file for the console");
-        // The shell enters the groups and becomes the container.
+        // The shell enters the groups, and another one becomes the container.
         let mut command = Command::new("sh");
         command
             .arg("-c")
             .arg("for group; do case $group in --) shift; break;; esac; echo $$ >\"$group\"; shift; done; exec \"$@\"");
         command.arg("sh").args(self.groups.iter().map(|group| group.join("cgroup.procs"))).arg("--");
+        command.args(["unshare", "--mount", "--propagation", "private", "sh", "-c", WITHOUT_OTHERS, "sh"]);
+        let store = self.store.as_ref().map_or(self.directory.path(), Image::directory);
+        command.arg(self.directory.path()).arg(store).arg(std::env::temp_dir());
         command.args(["systemd-nspawn", "--register=no", "--keep-unit", "--private-network", "--console=pipe"]);
         command.arg(format!("--machine={}", self.name)).arg("--directory").arg(self.root());
         if let Some(image) = &self.store {

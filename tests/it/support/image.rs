@@ -57,8 +57,8 @@ impl Image {
         run(Command::new("mount").arg("-o").arg(options.join(",")).arg(self.file()).arg(self.mounted()))
     }
 
-    /// Unmounts it, and waits until it is gone everywhere: a container that is being started or torn down holds mounts of
-    /// its own for a moment, and who mounts the image then gets the same file system once more, in the state it is in.
+    /// Unmounts it, and waits until it is gone everywhere: a mount namespace that another test is just making has it for
+    /// a moment, and who mounts the image then gets the same file system once more, in the state it is in.
     pub fn unmount(&self) -> Outcome {
         let until = Instant::now() + Duration::from_secs(60);
         // A program that another test is just starting holds copies of our files until it is itself.
@@ -72,6 +72,11 @@ impl Image {
             std::thread::sleep(Duration::from_millis(2));
         }
         Ok(())
+    }
+
+    /// What everything of it lies in.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// The file that holds it.
