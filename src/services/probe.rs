@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::config::{CommandProbe, HttpProbe, Service};
 use crate::error::chain;
-use crate::fsys::child::{Run, short};
+use crate::fsys::child::{End, Run, short};
 use crate::model::event::Evidence;
 
 /// How much of an answer is read.
@@ -16,8 +16,17 @@ const BODY_LIMIT: u64 = 64 << 10;
 /// How many lines of a command's output are kept.
 const KEPT_LINES: usize = 20;
 
+/// What is wrong after an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What was asked, and what came of it.
+    pub evidence: Evidence,
+    /// Whether the time was over before there was an answer.
+    pub unanswered: bool,
+}
+
 /// Asks all that a service is asked, within a time and while it is wanted; gives the first thing that is wrong.
-pub fn ask(service: &Service, limit: Duration, keep_on: &dyn Fn() -> bool) -> Option<Evidence> {
+pub fn ask(service: &Service, limit: Duration, keep_on: &dyn Fn() -> bool) -> Option<Failure> {
     let http = service.http.as_ref().and_then(|probe| ask_http(probe, limit));
     http.or_else(|| service.command.as_ref().and_then(|probe| ask_command(probe, limit, keep_on)))
 }
@@ -27,14 +36,15 @@ pub fn has_probes(service: &Service) -> bool {
     service.http.is_some() || service.command.is_some()
 }
 
-fn ask_http(probe: &HttpProbe, limit: Duration) -> Option<Evidence> {
+fn ask_http(probe: &HttpProbe, limit: Duration) -> Option<Failure> {
     let limit = limit.min(probe.timeout);
-    let detail = match answer(probe, limit) {
+    let (detail, unanswered) = match answer(probe, limit) {
         Ok(None) => return None,
-        Ok(Some(wrong)) => wrong,
-        Err(error) => short(&chain(&error)),
+        Ok(Some(wrong)) => (wrong, false),
+        Err(error) => (short(&chain(&error)), matches!(error, ureq::Error::Timeout(_))),
     };
-    Some(Evidence { check: format!("http {}", probe.address), detail, ..Evidence::default() })
+    let evidence = Evidence { check: format!("http {}", probe.address), detail, ..Evidence::default() };
+    Some(Failure { evidence, unanswered })
 }
 
 /// What is wrong with the answer, if anything.
@@ -64,7 +74,7 @@ fn answer(probe: &HttpProbe, limit: Duration) -> Result<Option<String>, ureq::Er
     Ok((!found).then(|| format!("status {status}, and {wanted:?} is not in its answer, which begins with {begin:?}")))
 }
 
-fn ask_command(probe: &CommandProbe, limit: Duration, keep_on: &dyn Fn() -> bool) -> Option<Evidence> {
+fn ask_command(probe: &CommandProbe, limit: Duration, keep_on: &dyn Fn() -> bool) -> Option<Failure> {
     let check = format!("command {}", probe.command.join(" "));
     let limit = limit.min(probe.timeout);
     let ran = Run { command: &probe.command, input: b"", environment: &[], limit, keep_on }.wait();
@@ -72,9 +82,13 @@ fn ask_command(probe: &CommandProbe, limit: Duration, keep_on: &dyn Fn() -> bool
         Ok(ran) if ran.succeeded() => None,
         Ok(ran) => {
             let (detail, exit_code) = (ran.end.to_string(), ran.exit_code());
-            Some(Evidence { check, detail, exit_code, log: ran.last_lines(KEPT_LINES) })
+            let evidence = Evidence { check, detail, exit_code, log: ran.last_lines(KEPT_LINES) };
+            Some(Failure { evidence, unanswered: ran.end == End::TimedOut })
         }
-        Err(error) => Some(Evidence { check, detail: chain(&error), ..Evidence::default() }),
+        Err(error) => {
+            let evidence = Evidence { check, detail: chain(&error), ..Evidence::default() };
+            Some(Failure { evidence, unanswered: false })
+        }
     }
 }
 
@@ -105,9 +119,10 @@ mod tests {
         let mut probe = HttpProbe::of(serving(answer));
         change(&mut probe);
         let check = format!("http {}", probe.address);
-        ask_http(&probe, Duration::from_secs(20)).map(|evidence| {
-            assert_eq!(evidence.check, check);
-            evidence.detail
+        ask_http(&probe, Duration::from_secs(20)).map(|failure| {
+            let detail = failure.evidence.detail;
+            assert_eq!((failure.evidence.check, failure.unanswered), (check, detail.contains("timeout")));
+            detail
         })
     }
 
@@ -137,7 +152,7 @@ mod tests {
         assert!(silent.contains("timeout"), "{silent}");
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address = HttpAddress { host: "127.0.0.1".into(), port, path: "/".into() };
-        let refused = ask_http(&HttpProbe::of(address), Duration::from_secs(20)).unwrap().detail;
+        let refused = ask_http(&HttpProbe::of(address), Duration::from_secs(20)).unwrap().evidence.detail;
         assert!(refused.contains("refused"), "{refused}");
     }
 
@@ -154,8 +169,10 @@ mod tests {
             exit_code: Some(3),
             log: vec!["no disk".into()],
         };
+        let expected = Failure { evidence: expected, unanswered: false };
         assert_eq!(ask("echo no disk; exit 3", DEFAULT_PROBE_TIMEOUT), Some(expected));
         let late = ask("sleep 600", Duration::from_millis(100)).unwrap();
-        assert_eq!((late.detail.as_str(), late.exit_code), ("it took too long and was killed", None));
+        assert!(late.unanswered);
+        assert_eq!((late.evidence.detail.as_str(), late.evidence.exit_code), ("it took too long and was killed", None));
     }
 }

@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
-use super::{Activity, ServiceManager, UnitState, probe};
+use super::probe::{self, Failure};
+use super::{Activity, ServiceManager, UnitState};
 use crate::config::Service;
 use crate::error::chain;
 use crate::model::event::Evidence;
@@ -130,7 +131,7 @@ impl Drop for Wanted {
     }
 }
 
-type Answer = (usize, Option<Evidence>);
+type Answer = (usize, Option<Failure>);
 
 /// What is known of a service's probes.
 enum Probes {
@@ -264,11 +265,18 @@ impl<'a> Watched<'a> {
         };
     }
 
-    fn answered(&mut self, failure: Option<Evidence>, now: Instant) {
-        self.probes = match failure {
-            None => Probes::Passed { at: now },
-            failure => Probes::Due { from: now + self.probe_pause(now), failure },
+    fn answered(&mut self, failure: Option<Failure>, now: Instant) {
+        let Some(Failure { evidence, unanswered }) = failure else {
+            self.probes = Probes::Passed { at: now };
+            return;
         };
+        let cut_short = unanswered && now >= self.deadline();
+        let failure = match &mut self.probes {
+            // Not for want of an answer, but of time: what the attempt before it met says more.
+            Probes::Asked { last: Some(last) } if cut_short => std::mem::take(last),
+            _ => evidence,
+        };
+        self.probes = Probes::Due { from: now + self.probe_pause(now), failure: Some(failure) };
     }
 
     fn probe_pause(&self, now: Instant) -> Duration {

@@ -139,6 +139,11 @@ fn a_probe_is_tried_until_it_succeeds_or_the_time_is_over() {
     assert_eq!((evidence.check.as_str(), evidence.exit_code), ("command sh -c echo no disk; exit 3", Some(3)));
     assert_eq!(evidence.detail, "it ended with exit code 3 (within 700ms)");
     assert_eq!(evidence.log, ["no disk", "log of a"]);
+    // The second attempt has no time to end.
+    let script =
+        format!("cd {}; echo >>more; test $(wc -l <more) -lt 2 || sleep 600; exit 4", temporary.path().display());
+    let verdicts = judged(&[asked(&script, 0, 700)], true, active);
+    assert_eq!(failure(&verdicts[0]).1, "it ended with exit code 4 (within 700ms)");
     let verdicts = judged(&[asked("sleep 600", 0, 200)], true, active);
     assert!(failure(&verdicts[0]).0.starts_with("command sh"), "{verdicts:?}");
 }
