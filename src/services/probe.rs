@@ -21,8 +21,8 @@ const KEPT_LINES: usize = 20;
 pub struct Failure {
     /// What was asked, and what came of it.
     pub evidence: Evidence,
-    /// Whether the time was over before there was an answer.
-    pub unanswered: bool,
+    /// Whether it was the service that answered so.
+    pub answered: bool,
 }
 
 /// Asks all that a service is asked, within a time and while it is wanted; gives the first thing that is wrong.
@@ -38,13 +38,13 @@ pub fn has_probes(service: &Service) -> bool {
 
 fn ask_http(probe: &HttpProbe, limit: Duration) -> Option<Failure> {
     let limit = limit.min(probe.timeout);
-    let (detail, unanswered) = match answer(probe, limit) {
+    let (detail, answered) = match answer(probe, limit) {
         Ok(None) => return None,
-        Ok(Some(wrong)) => (wrong, false),
-        Err(error) => (short(&chain(&error)), matches!(error, ureq::Error::Timeout(_))),
+        Ok(Some(wrong)) => (wrong, true),
+        Err(error) => (short(&chain(&error)), false),
     };
     let evidence = Evidence { check: format!("http {}", probe.address), detail, ..Evidence::default() };
-    Some(Failure { evidence, unanswered })
+    Some(Failure { evidence, answered })
 }
 
 /// What is wrong with the answer, if anything.
@@ -83,11 +83,11 @@ fn ask_command(probe: &CommandProbe, limit: Duration, keep_on: &dyn Fn() -> bool
         Ok(ran) => {
             let (detail, exit_code) = (ran.end.to_string(), ran.exit_code());
             let evidence = Evidence { check, detail, exit_code, log: ran.last_lines(KEPT_LINES) };
-            Some(Failure { evidence, unanswered: ran.end == End::TimedOut })
+            Some(Failure { evidence, answered: matches!(ran.end, End::Exited(_) | End::Signalled(_)) })
         }
         Err(error) => {
             let evidence = Evidence { check, detail: chain(&error), ..Evidence::default() };
-            Some(Failure { evidence, unanswered: false })
+            Some(Failure { evidence, answered: false })
         }
     }
 }
@@ -121,7 +121,7 @@ mod tests {
         let check = format!("http {}", probe.address);
         ask_http(&probe, Duration::from_secs(20)).map(|failure| {
             let detail = failure.evidence.detail;
-            assert_eq!((failure.evidence.check, failure.unanswered), (check, detail.contains("timeout")));
+            assert_eq!((failure.evidence.check, failure.answered), (check, !detail.contains("timeout")));
             detail
         })
     }
@@ -152,8 +152,8 @@ mod tests {
         assert!(silent.contains("timeout"), "{silent}");
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address = HttpAddress { host: "127.0.0.1".into(), port, path: "/".into() };
-        let refused = ask_http(&HttpProbe::of(address), Duration::from_secs(20)).unwrap().evidence.detail;
-        assert!(refused.contains("refused"), "{refused}");
+        let refused = ask_http(&HttpProbe::of(address), Duration::from_secs(20)).unwrap();
+        assert!(!refused.answered && refused.evidence.detail.contains("refused"), "{refused:?}");
     }
 
     #[test]
@@ -169,10 +169,10 @@ mod tests {
             exit_code: Some(3),
             log: vec!["no disk".into()],
         };
-        let expected = Failure { evidence: expected, unanswered: false };
+        let expected = Failure { evidence: expected, answered: true };
         assert_eq!(ask("echo no disk; exit 3", DEFAULT_PROBE_TIMEOUT), Some(expected));
         let late = ask("sleep 600", Duration::from_millis(100)).unwrap();
-        assert!(late.unanswered);
+        assert!(!late.answered);
         assert_eq!((late.evidence.detail.as_str(), late.evidence.exit_code), ("it took too long and was killed", None));
     }
 }

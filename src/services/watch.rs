@@ -138,9 +138,9 @@ enum Probes {
     /// There are none.
     None,
     /// They were not asked since then, or failed.
-    Due { from: Instant, failure: Option<Evidence> },
+    Due { from: Instant, failure: Option<Failure> },
     /// They are being asked.
-    Asked { last: Option<Evidence> },
+    Asked { last: Option<Failure> },
     /// They succeeded.
     Passed { at: Instant },
 }
@@ -221,7 +221,8 @@ impl<'a> Watched<'a> {
         match &self.probes {
             _ if self.run.is_none() => self.failed(state, &format!("it did not come up {late}")),
             Probes::Due { failure: Some(failure), .. } | Probes::Asked { last: Some(failure) } => {
-                Judgement::Failed(Evidence { detail: format!("{} ({late})", failure.detail), ..failure.clone() })
+                let evidence = failure.evidence.clone();
+                Judgement::Failed(Evidence { detail: format!("{} ({late})", evidence.detail), ..evidence })
             }
             Probes::Due { .. } | Probes::Asked { .. } => {
                 Judgement::Failed(Evidence { detail: format!("no answer {late}"), ..self.probe_evidence() })
@@ -266,16 +267,16 @@ impl<'a> Watched<'a> {
     }
 
     fn answered(&mut self, failure: Option<Failure>, now: Instant) {
-        let Some(Failure { evidence, unanswered }) = failure else {
+        let Some(mut failure) = failure else {
             self.probes = Probes::Passed { at: now };
             return;
         };
-        let cut_short = unanswered && now >= self.deadline();
-        let failure = match &mut self.probes {
-            // Not for want of an answer, but of time: what the attempt before it met says more.
-            Probes::Asked { last: Some(last) } if cut_short => std::mem::take(last),
-            _ => evidence,
-        };
+        let cut_short = !failure.answered && now >= self.deadline();
+        match &mut self.probes {
+            // There was no time for an answer; the one before says more.
+            Probes::Asked { last: Some(last) } if cut_short && last.answered => std::mem::swap(&mut failure, last),
+            _ => {}
+        }
         self.probes = Probes::Due { from: now + self.probe_pause(now), failure: Some(failure) };
     }
 

@@ -174,7 +174,7 @@ fn bad_ones_fail_with_their_cause(manager: &dyn ServiceManager) {
         (service("absent-user", 15_000), "unit absent-user.service", "no such user", Some(217)),
         (service("needs", 15_000), "unit needs.service", "it is not running", None),
         (asked("http-broken", 8002, 5_000), "http http://127.0.0.1:8002/health", "status 500 (within 5s)", None),
-        (asked("http-late", 8003, 2_000), "http http://127.0.0.1:8003/health", "timeout: global (within 2s)", None),
+        (asked("http-late", 8003, 5_000), "http http://127.0.0.1:8003/health", "timeout: global (within 5s)", None),
     ] {
         let verdicts = restarted(manager, &[bad, service("steady", 18_000)]);
         let Judgement::Failed(evidence) = &verdicts[0].judgement else { panic!("{verdicts:?}") };
