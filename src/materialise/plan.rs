@@ -1,5 +1,7 @@
 //! What will stand where.
 
+use crate::error::{Error, Result};
+use crate::layout;
 use crate::model::manifest::Step;
 use crate::model::{
     Entry, EntryName, Facts, Manifest, Metadata, Node, ObjectKey, Ownership, Placement, PlacementKind, Sealed, TreeId,
@@ -17,6 +19,18 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// That of a published version.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if its trees are not whole, which decoding rules out.
+    pub fn of(manifest: &Manifest) -> Result<Self> {
+        plan(Contents::of(manifest)).ok_or_else(|| {
+            let detail = format!("the trees of {} are not whole", manifest.facts.name);
+            Error::corrupt("manifest", layout::MANIFESTS, detail)
+        })
+    }
+
     /// Every object that is needed, once for each file that is made from it.
     pub fn objects(&self) -> impl Iterator<Item = (&ObjectKey, Recorded)> {
         let files = self.directories.iter().flat_map(|directory| &directory.files);
@@ -182,7 +196,7 @@ impl Default for Planner {
         let top = PlanDir {
             path: TreePath::top(),
             children: Vec::new(),
-            metadata: Metadata::new(crate::layout::PUBLIC_DIR_MODE, 0, 0),
+            metadata: Metadata::new(layout::PUBLIC_DIR_MODE, 0, 0),
             files: Vec::new(),
         };
         Self { plan: Plan { directories: vec![top], kept: Vec::new() }, line: vec![0], hidden: 0 }

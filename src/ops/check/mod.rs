@@ -30,7 +30,7 @@ use crate::fsys::{Dir, Stat, file};
 use crate::hash;
 use crate::layout;
 use crate::manifests::Manifests;
-use crate::materialise::plan::{Contents, Plan, Planner, plan};
+use crate::materialise::plan::{Plan, Planner};
 use crate::model::{ContentId, Digest, Facts, Manifest, ObjectKey, TreePath, VersionName, XattrDigest};
 use crate::object::check::{Fault, digest};
 use crate::observe::{Observer, Stage, Work};
@@ -161,13 +161,9 @@ impl Planned {
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] if its trees are not whole, which decoding rules out.
+    /// As [`Plan::of`].
     pub fn of(manifest: &Manifest) -> Result<Self> {
-        let plan = plan(Contents::of(manifest)).ok_or_else(|| {
-            let detail = format!("the trees of {} are not whole", manifest.facts.name);
-            Error::corrupt("manifest", layout::MANIFESTS, detail)
-        })?;
-        Ok(Self { facts: manifest.facts.clone(), digest: manifest.digest(), plan })
+        Ok(Self { facts: manifest.facts.clone(), digest: manifest.digest(), plan: Plan::of(manifest)? })
     }
 }
 

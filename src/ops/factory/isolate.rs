@@ -15,7 +15,7 @@ use super::protection;
 use crate::error::{Error, Result};
 use crate::fsys::{Dir, Space};
 use crate::layout;
-use crate::materialise::plan::{Contents, Plan, What, plan};
+use crate::materialise::plan::{Plan, What};
 use crate::materialise::{Inodes, apply};
 use crate::model::{Manifest, Metadata, TreePath};
 use crate::object::{LinkPolicy, NothingPublished, Objects};
@@ -89,9 +89,7 @@ impl Need {
 
 /// What is left of a version's plan when only files are taken that share their inode.
 fn shared_files(store: &SharedStore<'_>, tree: &Dir, manifest: &Manifest) -> Result<(Plan, Need)> {
-    let whole = plan(Contents::of(manifest)).ok_or_else(|| {
-        Error::corrupt("manifest", layout::MANIFESTS, format!("the trees of {} are not whole", manifest.facts.name))
-    })?;
+    let whole = Plan::of(manifest)?;
     let (space, own) = (Space::of(store.root())?, store.dir().stat_self()?);
     let mut need = Need { bytes: 0, inodes: 0 };
     let mut directories = whole.directories;

@@ -9,7 +9,7 @@
 use crate::error::Result;
 use crate::fsys::{Dir, Kind, file};
 use crate::layout::PUBLIC_DIR_MODE;
-use crate::materialise::plan::{Contents, PlanDir, What, plan};
+use crate::materialise::plan::{Plan, PlanDir, What};
 use crate::model::metadata::WRITE_BITS;
 use crate::model::{Manifest, Metadata};
 use crate::store::Store;
@@ -112,5 +112,5 @@ fn mode_of(directory: &PlanDir) -> u32 {
 }
 
 fn directories(manifest: &Manifest) -> Vec<PlanDir> {
-    plan(Contents::of(manifest)).map(|plan| plan.directories).unwrap_or_default()
+    Plan::of(manifest).map(|plan| plan.directories).unwrap_or_default()
 }

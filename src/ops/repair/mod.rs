@@ -32,7 +32,7 @@ use super::verify::{self, Finding, beside_versions, every_name, verify};
 use crate::error::{Error, Result, chain};
 use crate::fsys::remove;
 use crate::layout;
-use crate::materialise::plan::{Contents, What, plan};
+use crate::materialise::plan::{Plan, What};
 use crate::materialise::{Inodes, apply};
 use crate::model::{Action, Event, Manifest, ObjectKey, Role, TreePath, VersionName};
 use crate::object::{LinkPolicy, NothingPublished, Objects};
@@ -292,9 +292,7 @@ impl Job<'_> {
     /// Builds a whole tree that is gone, or has something else in its place, and puts it there.
     fn rebuild(&self, mender: &Mender<'_>, run: &Run, manifest: &Manifest) -> Result<Vec<Mended>> {
         let name = &manifest.facts.name;
-        let plan = plan(Contents::of(manifest)).ok_or_else(|| {
-            Error::corrupt("manifest", layout::MANIFESTS, format!("the trees of {name} are not whole"))
-        })?;
+        let plan = Plan::of(manifest)?;
         let built = format!("{TREE}-{name}");
         let target = run.dir().create_dir(&built, layout::PUBLIC_DIR_MODE)?;
         let top = target.try_clone()?;
@@ -446,7 +444,7 @@ fn object_named(finding: &Finding) -> Option<ObjectKey> {
 
 /// Keys of the objects that stand at these paths.
 fn keys_at(manifest: &Manifest, paths: &BTreeSet<TreePath>) -> Vec<ObjectKey> {
-    let Some(plan) = plan(Contents::of(manifest)) else { return Vec::new() };
+    let Ok(plan) = Plan::of(manifest) else { return Vec::new() };
     let mut keys = Vec::new();
     for directory in &plan.directories {
         for file in &directory.files {

@@ -14,7 +14,7 @@ use crate::error::{Error, Result, chain};
 use crate::fsys::{Dir, Kind, Stat, file, remove};
 use crate::hash;
 use crate::layout::PRIVATE_DIR_MODE;
-use crate::materialise::plan::{Contents, Plan, PlanDir, PlanFile, Private, What, plan};
+use crate::materialise::plan::{Plan, PlanDir, PlanFile, Private, What};
 use crate::model::{ContentId, Manifest, ObjectKey, TreePath, VersionName, XattrDigest};
 use crate::object::check::{by_stat, digest};
 use crate::object::place::Spot;
@@ -103,7 +103,7 @@ impl Mender<'_> {
     pub(super) fn mend(&self, task: &Task<'_>) -> Result<Done> {
         let name = &task.manifest.facts.name;
         let mut done = Done::default();
-        let Some(plan) = plan(Contents::of(task.manifest)) else { return Ok(done) };
+        let plan = Plan::of(task.manifest)?;
         let top = self.store.versions().open_dir(name)?;
         let mut fresh = vec![false; plan.directories.len()];
         for at in 0..plan.directories.len() {
