@@ -7,7 +7,8 @@
 //!
 //! A unit that stopped by itself, was restarted, or was started anew by somebody has failed, whatever comes later. A
 //! probe has until the timeout to succeed once, since services need time to warm up; if that was early in a long
-//! settling time, it must succeed again at its end.
+//! settling time, it must succeed again at its end. What is told of one that did not is what its last attempt met, but for
+//! one that the timeout cut short: that does not hide what the service had answered before.
 //!
 //! **Invariant:** a watch ends at the longest timeout at the latest, whatever manager and probes do, but for a quarter of
 //! a second that the last attempt of a probe has for its answer, and for the answer that the manager owes.
