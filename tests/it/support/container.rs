@@ -25,11 +25,12 @@ const LIMIT: Duration = Duration::from_secs(90);
 /// Where the script, what it said and how it ended are kept, in the machine.
 const AREA: &str = "tope-test";
 
-/// Lets go of everything that is mounted below `$3` but what lies below `$1` or `$2`, and becomes what follows.
+/// Lets go of everything that is mounted below `$3` but what lies below `$1` or `$2`, enters the control groups that
+/// follow up to `--`, and becomes the container.
 ///
 /// A container's namespace keeps, out of sight, what was mounted when it started, for as long as it runs; and another
 /// test's image has to be gone when that test unmounts it.
-const WITHOUT_OTHERS: &str = r#"
+const BECOME: &str = r#"
     for at in $(cut -d ' ' -f 2 /proc/self/mounts); do
         case $at in
         "$1"/* | "$2"/*) ;;
@@ -37,6 +38,11 @@ const WITHOUT_OTHERS: &str = r#"
         esac
     done
     shift 3
+    for group; do
+        shift
+        case $group in --) break ;; esac
+        echo $$ >"$group"
+    done
     exec "$@""#;
 
 /// A root that can be booted.
@@ -176,15 +182,11 @@ impl Machine {
         }
         self.file(format!("{AREA}/script"), script);
         let console = std::fs::File::create(self.console()).expect("a file for the console");
-        // The shell enters the groups, and another one becomes the container.
-        let mut command = Command::new("sh");
-        command
-            .arg("-c")
-            .arg("for group; do case $group in --) shift; break;; esac; echo $$ >\"$group\"; shift; done; exec \"$@\"");
-        command.arg("sh").args(self.groups.iter().map(|group| group.join("cgroup.procs"))).arg("--");
-        command.args(["unshare", "--mount", "--propagation", "private", "sh", "-c", WITHOUT_OTHERS, "sh"]);
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", BECOME, "sh"]);
         let store = self.store.as_ref().map_or(self.directory.path(), Image::directory);
         command.arg(self.directory.path()).arg(store).arg(std::env::temp_dir());
+        command.args(self.groups.iter().map(|group| group.join("cgroup.procs"))).arg("--");
         command.args(["systemd-nspawn", "--register=no", "--keep-unit", "--private-network", "--console=pipe"]);
         command.arg(format!("--machine={}", self.name)).arg("--directory").arg(self.root());
         if let Some(image) = &self.store {
@@ -192,7 +194,7 @@ impl Machine {
         }
         command.args(["--boot", "systemd.unit=tope-test.target", "systemd.show_status=no"]);
         command.stdin(Stdio::null()).stderr(console.try_clone().expect("a handle")).stdout(console);
-        let child = command.spawn().map_err(|error| Skipped(format!("cannot run systemd-nspawn: {error}")))?;
+        let child = command.spawn().map_err(|error| Skipped(format!("cannot run unshare: {error}")))?;
         Ok(Running { machine: self, child, until: Instant::now() + LIMIT })
     }
 
