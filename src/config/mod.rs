@@ -92,7 +92,10 @@ impl Config {
         };
         for (at, service) in raw.service.into_iter().enumerate() {
             let span = service.span();
-            let service = service.into_inner();
+            let mut service = service.into_inner();
+            if config.supervisor == Supervisor::Systemd {
+                service.name_in_full();
+            }
             if config.services.iter().any(|other| other.unit == service.unit) {
                 let problem = format!("{} is configured twice", Shown::text(&service.unit));
                 return Err(ConfigError {

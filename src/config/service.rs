@@ -21,7 +21,7 @@ pub const UNIT_PLACEHOLDER: &str = "{unit}";
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawService")]
 pub struct Service {
-    /// The unit that runs it.
+    /// The unit that runs it; with systemd, its full name.
     pub unit: String,
     /// How long it must run undisturbed to pass; shorter than `timeout`.
     pub settle: Duration,
@@ -54,8 +54,27 @@ impl Service {
 
     /// The unit without its type and instance: the name of its program and of its directory below `services/`.
     pub fn name(&self) -> &str {
-        let stem = self.unit.rsplit_once('.').map_or(self.unit.as_str(), |(stem, _)| stem);
+        let (stem, _) = typed(&self.unit);
         stem.split_once('@').map_or(stem, |(template, _)| template)
+    }
+
+    /// Gives the unit its full name, as systemd does with one that says no type (`systemctl(1)`).
+    pub(super) fn name_in_full(&mut self) {
+        if typed(&self.unit).1.is_none() {
+            self.unit.push_str(".service");
+        }
+    }
+}
+
+/// The types of units (`systemd.unit(5)`).
+const UNIT_TYPES: [&str; 11] =
+    ["service", "socket", "device", "mount", "automount", "swap", "target", "path", "timer", "slice", "scope"];
+
+/// What comes before a unit's type, and the type, if it says one.
+fn typed(unit: &str) -> (&str, Option<&str>) {
+    match unit.rsplit_once('.') {
+        Some((stem, kind)) if UNIT_TYPES.contains(&kind) => (stem, Some(kind)),
+        _ => (unit, None),
     }
 }
 
@@ -101,8 +120,12 @@ impl TryFrom<RawService> for Service {
 fn unit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let unit = String::deserialize(deserializer)?;
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b':' | b'-' | b'_' | b'.' | b'\\' | b'@');
-    if unit.is_empty() || unit.len() > 255 || unit.starts_with(['-', '.']) || !unit.bytes().all(allowed) {
-        return Err(serde::de::Error::custom(format!("{} cannot be the name of a unit", Shown::text(&unit))));
+    let refused = |why: &str| Err(serde::de::Error::custom(format!("{} {why}", Shown::text(&unit))));
+    if unit.is_empty() || unit.len() > 255 || unit.starts_with(['-', '.', '@']) || !unit.bytes().all(allowed) {
+        return refused("cannot be the name of a unit");
+    }
+    if typed(&unit).0.ends_with('@') {
+        return refused("is a template, which never runs itself: name its instance, as in worker@1.service");
     }
     Ok(unit)
 }

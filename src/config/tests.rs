@@ -182,6 +182,11 @@ fn every_value_is_checked_at_its_line_and_key() {
         ("\n[[service]]\nsettle = \"1s\"", "line 2, service[1]: missing field `unit`"),
         ("[[service]]\nunit = \"--now\"", "line 2, service[1].unit: --now cannot be the name of a unit"),
         ("[[service]]\nunit = \"a/b\"", "line 2, service[1].unit: a/b cannot be the name of a unit"),
+        ("[[service]]\nunit = \"@a.service\"", "line 2, service[1].unit: @a.service cannot be the name of a unit"),
+        (
+            "[[service]]\nunit = \"a@.service\"",
+            "line 2, service[1].unit: a@.service is a template, which never runs itself: name its instance, as in worker@1.service",
+        ),
         (
             "[[service]]\nunit = \"a\"\nhttp = \"https://x/\"",
             "line 3, service[1].http: https://x/ does not begin with http:// (checks are made without encryption)",
@@ -206,7 +211,14 @@ fn every_value_is_checked_at_its_line_and_key() {
             "[[service]]\nunit = \"a\"\nsettle = \"30s\"",
             "line 1, service[1]: a can never pass: it has to settle for 30s within a timeout of 30s",
         ),
-        ("[[service]]\nunit = \"a\"\n\n[[service]]\nunit = \"a\"", "line 4, service[2].unit: a is configured twice"),
+        (
+            "[[service]]\nunit = \"a\"\n\n[[service]]\nunit = \"a\"",
+            "line 4, service[2].unit: a.service is configured twice",
+        ),
+        (
+            "[[service]]\nunit = \"a.service\"\n[[service]]\nunit = \"a\"",
+            "line 3, service[2].unit: a.service is configured twice",
+        ),
     ] {
         assert_eq!(failed(text), expected, "in {text:?}");
     }
@@ -242,14 +254,23 @@ fn a_supervisor_of_commands_needs_all_of_them() {
 
 #[test]
 fn a_service_is_named_after_its_unit() {
-    let name = |unit: &str| {
-        let config = Config::parse(&format!("[[service]]\nunit = \"{unit}\"")).unwrap();
-        config.services[0].name().to_owned()
+    let names = |supervisor: &str, unit: &str| {
+        let config = Config::parse(&format!("{supervisor}[[service]]\nunit = \"{unit}\"")).unwrap();
+        (config.services[0].unit.clone(), config.services[0].name().to_owned())
     };
-    assert_eq!(name("device-api.service"), "device-api");
-    assert_eq!(name("worker@3.service"), "worker");
-    assert_eq!(name("plain"), "plain");
-    assert_eq!(name("a.b.service"), "a.b");
+    let other = "[supervisor]\nkind = \"command\"\nstart = [\"{unit}\"]\nstop = [\"{unit}\"]\nrestart = [\"{unit}\"]\nstatus = [\"{unit}\"]\n";
+    for (unit, in_full, name) in [
+        ("device-api.service", "device-api.service", "device-api"),
+        ("worker@3.service", "worker@3.service", "worker"),
+        ("worker@a.b", "worker@a.b.service", "worker"),
+        ("plain", "plain.service", "plain"),
+        ("a.b.service", "a.b.service", "a.b"),
+        ("a.b", "a.b.service", "a.b"),
+        ("sync.timer", "sync.timer", "sync"),
+    ] {
+        assert_eq!(names("", unit), (in_full.to_owned(), name.to_owned()), "{unit}");
+        assert_eq!(names(other, unit), (unit.to_owned(), name.to_owned()), "{unit}");
+    }
 }
 
 #[test]
