@@ -17,9 +17,11 @@ use crate::model::units::{parse_duration, parse_size};
 
 mod probe;
 mod service;
+mod unit;
 
 pub use probe::{CommandProbe, DEFAULT_PROBE_TIMEOUT, HttpAddress, HttpProbe};
 pub use service::{DEFAULT_SETTLE, DEFAULT_TIMEOUT, Service, Supervisor, Templates, UNIT_PLACEHOLDER};
+pub use unit::UnitName;
 
 /// Where the configuration lies unless told otherwise.
 pub const DEFAULT_CONFIG_PATH: &str = "/etc/tope-store/config.toml";
@@ -94,7 +96,7 @@ impl Config {
             let span = service.span();
             let mut service = service.into_inner();
             if config.supervisor == Supervisor::Systemd {
-                service.name_in_full();
+                service.unit = UnitName::of(&service.unit).in_full();
             }
             if config.services.iter().any(|other| other.unit == service.unit) {
                 let problem = format!("{} is configured twice", Shown::text(&service.unit));

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use super::probe::{CommandProbe, HttpProbe};
+use super::unit::{UnitName, unit};
 use super::{command, duration, patterns};
-use crate::error::Shown;
 use crate::model::glob::PathPatterns;
 use crate::model::units::exact_duration;
 
@@ -54,27 +54,7 @@ impl Service {
 
     /// The unit without its type and instance: the name of its program and of its directory below `services/`.
     pub fn name(&self) -> &str {
-        let (stem, _) = typed(&self.unit);
-        stem.split_once('@').map_or(stem, |(template, _)| template)
-    }
-
-    /// Gives the unit its full name, as systemd does with one that says no type (`systemctl(1)`).
-    pub(super) fn name_in_full(&mut self) {
-        if typed(&self.unit).1.is_none() {
-            self.unit.push_str(".service");
-        }
-    }
-}
-
-/// The types of units (`systemd.unit(5)`).
-const UNIT_TYPES: [&str; 11] =
-    ["service", "socket", "device", "mount", "automount", "swap", "target", "path", "timer", "slice", "scope"];
-
-/// What comes before a unit's type, and the type, if it says one.
-fn typed(unit: &str) -> (&str, Option<&str>) {
-    match unit.rsplit_once('.') {
-        Some((stem, kind)) if UNIT_TYPES.contains(&kind) => (stem, Some(kind)),
-        _ => (unit, None),
+        UnitName::of(&self.unit).prefix
     }
 }
 
@@ -114,20 +94,6 @@ impl TryFrom<RawService> for Service {
         }
         Ok(Self { unit, settle, timeout, http, command, stop_first, paths })
     }
-}
-
-/// A unit's name: what systemd allows (`systemd.unit(5)`), and nothing that a program could take for an option.
-fn unit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let unit = String::deserialize(deserializer)?;
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b':' | b'-' | b'_' | b'.' | b'\\' | b'@');
-    let refused = |why: &str| Err(serde::de::Error::custom(format!("{} {why}", Shown::text(&unit))));
-    if unit.is_empty() || unit.len() > 255 || unit.starts_with(['-', '.', '@']) || !unit.bytes().all(allowed) {
-        return refused("cannot be the name of a unit");
-    }
-    if typed(&unit).0.ends_with('@') {
-        return refused("is a template, which never runs itself: name its instance, as in worker@1.service");
-    }
-    Ok(unit)
 }
 
 /// What starts and stops services.

@@ -1,11 +1,11 @@
 //! Which units two versions differ for, and why.
 //!
 //! A unit is affected by a change of what it needs: its program `bin/<name>`, everything below its directory
-//! `services/<name>/`, its unit file (and drop-ins) wherever in the tree, what it is configured to need, what the
+//! `services/<name>/`, its unit file, that of its template and drop-ins wherever in the tree, what it is configured to need, what the
 //! manager says that it names, and what its processes were seen to use. In doubt it is affected: a unit of which nothing
 //! is known is restarted too often rather than left on another version's files.
 
-use crate::config::Service;
+use crate::config::{Service, UnitName};
 use crate::model::TreePath;
 use crate::model::diff::{Change, ChangeKind};
 use crate::model::glob::PathPatterns;
@@ -22,6 +22,10 @@ pub struct Needs {
     pub paths: Vec<TreePath>,
     /// More of them, by pattern.
     pub patterns: PathPatterns,
+    /// Names of the files that define the unit, wherever they lie.
+    pub unit_files: Vec<String>,
+    /// Names of the directories with more of its definition, wherever they lie.
+    pub drop_ins: Vec<String>,
 }
 
 impl Needs {
@@ -29,8 +33,15 @@ impl Needs {
     pub fn of(service: &Service) -> Self {
         let name = service.name().as_bytes();
         let paths = [b"bin/".as_slice(), b"services/"].map(|place| TreePath::parse(&[place, name].concat()));
-        let patterns = service.paths.clone();
-        Self { unit: service.unit.clone(), paths: paths.into_iter().flatten().collect(), patterns }
+        let unit = UnitName::of(&service.unit);
+        Self {
+            unit: service.unit.clone(),
+            paths: paths.into_iter().flatten().collect(),
+            patterns: service.paths.clone(),
+            // Other managers call the file what they call the service.
+            unit_files: unit.files().into_iter().chain([service.unit.clone()]).collect(),
+            drop_ins: unit.drop_in_directories(),
+        }
     }
 
     /// Why this unit is touched by these changes; empty if it is not.
@@ -49,12 +60,12 @@ impl Needs {
     }
 
     fn touched_by(&self, path: &TreePath) -> bool {
-        let drop_ins = |part: &[u8]| part.strip_suffix(b".d") == Some(self.unit.as_bytes());
+        let among = |names: &[String], part: &[u8]| names.iter().any(|name| name.as_bytes() == part);
         // A directory that holds what is needed may itself be gone, or have become something else.
         self.paths.iter().any(|need| path.starts_with(need) || (!path.is_top() && need.starts_with(path)))
             || self.patterns.covers(path)
-            || path.last() == Some(self.unit.as_bytes())
-            || path.components().any(drop_ins)
+            || path.last().is_some_and(|last| among(&self.unit_files, last))
+            || path.components().any(|part| among(&self.drop_ins, part))
     }
 }
 

@@ -15,6 +15,7 @@ tests![
     services_under_plain_commands_pass_and_fail,
     a_changed_program_or_directory_touches_its_service_only,
     links_configured_paths_and_unit_files_touch_a_service,
+    the_file_of_a_template_and_drop_ins_touch_every_unit_that_is_made_of_them,
     in_doubt_every_service_is_touched,
 ];
 
@@ -126,13 +127,38 @@ fn links_configured_paths_and_unit_files_touch_a_service() -> Outcome {
         tree::program(at("bin/filed"), "same");
         tree::program(at("bin/told"), "same");
         tree::file(at("units/filed.service"), format!("{number}"));
+        tree::file(at("init.d/scripted"), format!("{number}"));
         tree::file(at("lib/told/data"), format!("{number}"));
         std::os::unix::fs::symlink("../lib/worker/main", at("bin/worker")).unwrap();
         fixture.import(source, &format!("1.{number}.0"));
     }
-    let services = units(&["worker.service", "plain.service", "filed.service", "told.service"]);
+    let services = units(&["worker.service", "plain.service", "filed.service", "scripted", "told.service"]);
     let found = reasons(&fixture, &format!("{services}paths = [\"lib/told/*\"]\n"), "1.0.0", "1.1.0");
-    assert_eq!(found, ["lib/worker/main differs", "", "units/filed.service differs", "lib/told/data differs"]);
+    let expected = ["lib/worker/main", "", "units/filed.service", "init.d/scripted", "lib/told/data"];
+    let expected = expected.map(|path| if path.is_empty() { String::new() } else { format!("{path} differs") });
+    assert_eq!(found, expected);
+    Ok(())
+}
+
+fn the_file_of_a_template_and_drop_ins_touch_every_unit_that_is_made_of_them() -> Outcome {
+    let fixture = Fixture::new();
+    for (number, source) in ["one", "two"].into_iter().enumerate() {
+        let at = |path: &str| fixture.beside(source).join(path);
+        for program in ["worker", "web-front", "web-back", "alone"] {
+            tree::program(at("bin").join(program), "same");
+        }
+        tree::file(at("units/worker@.service"), format!("{number}"));
+        tree::file(at("units/web-.service.d/limits.conf"), format!("{number}"));
+        fixture.import(source, &format!("1.{number}.0"));
+    }
+    let services = units(&["worker@1.service", "worker@2", "web-front.service", "web-back.service", "alone.service"]);
+    let template = "units/worker@.service differs";
+    let limits = "units/web-.service.d/limits.conf differs";
+    assert_eq!(reasons(&fixture, &services, "1.0.0", "1.1.0"), [template, template, limits, limits, ""]);
+    tree::file(fixture.beside("two/units/service.d/all.conf"), "");
+    fixture.import("two", "1.2.0");
+    let all = "units/service.d is new; units/service.d/all.conf is new";
+    assert_eq!(reasons(&fixture, &services, "1.1.0", "1.2.0"), [all; 5]);
     Ok(())
 }
 
