@@ -37,6 +37,14 @@ impl<'a> UnitName<'a> {
         Self { prefix, instance, kind }
     }
 
+    /// Whether a directory or file of this name can hold a part of a unit's definition: `a.service`, `a.service.d`,
+    /// `service.d`.
+    pub fn defines(name: &[u8]) -> bool {
+        let Ok(name) = std::str::from_utf8(name) else { return false };
+        let drop_ins = name.strip_suffix(".d");
+        drop_ins.is_some_and(|name| TYPES.contains(&name)) || UnitName::of(drop_ins.unwrap_or(name)).kind.is_some()
+    }
+
     /// The name that systemd has for this one.
     pub fn in_full(self) -> String {
         let Self { prefix, instance, kind } = self;
@@ -114,5 +122,17 @@ mod tests {
         assert_eq!(directories, expected);
         assert_eq!(of("a-"), (vec!["a-.service".to_owned()], vec!["a-.service.d".to_owned(), "service.d".to_owned()]));
         assert_eq!(of("x.timer").1, ["x.timer.d", "timer.d"]);
+    }
+
+    #[test]
+    fn what_can_define_some_unit_is_known_by_its_name() {
+        for name in ["a.service", "a@.socket", "a.b.timer", "a.service.d", "service.d", "a-.mount.d"] {
+            assert!(UnitName::defines(name.as_bytes()), "{name}");
+        }
+        for name in
+            [b"service".as_slice(), b"a.conf", b"init.d", b"a.services", b"a.service.wants", b"\xff.service", b""]
+        {
+            assert!(!UnitName::defines(name), "{}", name.escape_ascii());
+        }
     }
 }

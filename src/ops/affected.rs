@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::Service;
+use crate::config::{Service, UnitName};
 use crate::error::{Result, chain};
 use crate::fsys::process;
 use crate::model::diff::{self, Change, Options};
@@ -34,11 +34,11 @@ pub fn affected(
         Ok(services.iter().map(touched).collect())
     };
     let Some(from) = from else { return all("nothing was current".into()) };
-    let (before, after) = match (manifest(store, from), manifest(store, to)) {
-        (Ok(before), Ok(after)) => (before, after),
-        (Err(why), _) | (_, Err(why)) => return all(why),
+    let (before, after) = match manifests(store, from, to) {
+        Ok(manifests) => manifests,
+        Err(why) => return all(why),
     };
-    let changes = diff::compare((&before.trees, before.root), (&after.trees, after.root), &Options::default())?.changes;
+    let changes = changes(&before, &after)?;
     let units: Vec<String> = services.iter().map(|service| service.unit.clone()).collect();
     let described = manager.describe(&units).unwrap_or_default();
     let needs = services.iter().enumerate().map(|(at, service)| {
@@ -69,12 +69,29 @@ pub fn affected(
     Ok(found)
 }
 
-fn manifest(store: &Store, version: &VersionName) -> Result<Manifest, String> {
-    match store.manifest(version) {
+/// Whether going from one version to another changes a file that may define a unit, of whatever kind; in doubt it does.
+pub fn definitions_differ(store: &Store, from: Option<&VersionName>, to: &VersionName) -> bool {
+    let Some(Ok((before, after))) = from.map(|from| manifests(store, from, to)) else { return true };
+    let defines = |change: &Change| {
+        let paths = [Some(&change.path), change.from_path.as_ref()];
+        paths.into_iter().flatten().any(|path| path.components().any(UnitName::defines))
+    };
+    changes(&before, &after).map_or(true, |changes| changes.iter().any(defines))
+}
+
+/// What both versions are, or why that is not known.
+fn manifests(store: &Store, from: &VersionName, to: &VersionName) -> Result<(Manifest, Manifest), String> {
+    let manifest = |version: &VersionName| match store.manifest(version) {
         Ok(Some(manifest)) => Ok(manifest),
         Ok(None) => Err(format!("{version} was made by hand, so it is not known what differs")),
         Err(error) => Err(format!("it is not known what differs: {}", chain(&error))),
-    }
+    };
+    Ok((manifest(from)?, manifest(to)?))
+}
+
+fn changes(before: &Manifest, after: &Manifest) -> Result<Vec<Change>> {
+    let compared = diff::compare((&before.trees, before.root), (&after.trees, after.root), &Options::default());
+    compared.map(|diff| diff.changes)
 }
 
 /// What a version has at a path.

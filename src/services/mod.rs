@@ -150,6 +150,16 @@ pub trait ServiceManager: Sync {
     /// The manager cannot be asked, or does not know one of them.
     fn restart(&self, units: &[String], patience: Patience<'_>) -> Result<()>;
 
+    /// Reads anew what defines units, after files that do were changed. A manager that looks at them with every order
+    /// has nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// The manager cannot be asked, or fails at it: then units are what they were.
+    fn reload(&self, _patience: Patience<'_>) -> Result<()> {
+        Ok(())
+    }
+
     /// What the manager knows of how these units run, in their order; nothing where it does not know.
     ///
     /// # Errors

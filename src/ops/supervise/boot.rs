@@ -1,8 +1,9 @@
 //! What a boot does about an open trial.
 //!
 //! Counting comes first, before any service starts, and needs nothing but the store: a version that brings the device
-//! down with it has only so many boots. Judging comes when services were started: it watches what runs, as the switch
-//! itself would have done.
+//! down with it has only so many boots. Where unit files come with the release, and differ in the version that it goes
+//! back to, the manager is asked to read them anew. Judging comes when services were started: it watches what runs, as
+//! the switch itself would have done.
 
 use std::time::Instant;
 
@@ -95,7 +96,7 @@ pub fn boot_check(
         return Ok((Checked::Watched, Vec::new()));
     }
     let checked = match boot {
-        Boot::Count => count(store, trial, observer, &warnings)?,
+        Boot::Count => count(store, trial, supervision, observer, &warnings)?,
         Boot::Judge => judge(store, trial, supervision, observer, &warnings)?,
     };
     Ok((checked, warnings.finish()))
@@ -124,7 +125,13 @@ fn stand_in(store: &Store, why: &str, supervision: &Supervision<'_>, warnings: &
     }
 }
 
-fn count(store: &Store, mut trial: Trial, observer: &dyn Observer, warnings: &Warnings<'_>) -> Result<Checked> {
+fn count(
+    store: &Store,
+    mut trial: Trial,
+    supervision: &Supervision<'_>,
+    observer: &dyn Observer,
+    warnings: &Warnings<'_>,
+) -> Result<Checked> {
     let boot = store.clock().now().boot_id;
     let evidence = {
         let refs = store.refs()?;
@@ -163,7 +170,12 @@ fn count(store: &Store, mut trial: Trial, observer: &dyn Observer, warnings: &Wa
     let from = trial.current.clone();
     trial.failures.push(Failure { version: from.clone(), evidence: evidence.clone(), standing_units: 0 });
     match step_back(store, &mut trial, observer, warnings)? {
-        Some(to) => Ok(Checked::WentBack { from, to, level: trial.level, evidence }),
+        Some(to) => {
+            // The boot has read what the other version defines, and starts services by it.
+            let units = Units { supervision, services: Vec::new(), observer, warnings };
+            units.reload(store, Some(&from), &to);
+            Ok(Checked::WentBack { from, to, level: trial.level, evidence })
+        }
         None => {
             let refs = store.refs()?;
             let locked = refs.lock(store.settings().lock_timeout)?;
@@ -225,7 +237,7 @@ fn judge(
     match place(&trial, current.as_ref()) {
         Place::There => {}
         // Not counted by anybody: done now.
-        Place::Failed => return count(store, trial, observer, warnings),
+        Place::Failed => return count(store, trial, supervision, observer, warnings),
         Place::Before | Place::Elsewhere => {
             let refs = store.refs()?;
             return drop_trial(store, &refs.lock(store.settings().lock_timeout)?, "it is not what is current");

@@ -151,6 +151,10 @@ impl<'a> Levels<'a> {
     ) -> Result<Ended> {
         let (mut order, mut restarted, mut before) = (order, restarted, before);
         loop {
+            // What was started by a boot was read by it.
+            if order == Order::Restart {
+                self.units.reload(self.store, self.left(), &self.trial.current);
+            }
             let attempt = self.attempt(order, restarted, before.take())?;
             let failure = attempt.failure().cloned();
             let standing_units = attempt.verdicts.iter().filter(|verdict| verdict.failure().is_none()).count();
@@ -178,6 +182,11 @@ impl<'a> Levels<'a> {
             restarted = self.affected(&version, &to);
             order = Order::Restart;
         }
+    }
+
+    /// What was current before the version that is now.
+    fn left(&self) -> Option<&VersionName> {
+        self.trial.failures.last().map(|failure| &failure.version).or(self.trial.from.as_ref())
     }
 
     fn used_units(&self) -> Vec<Affected> {
@@ -344,6 +353,7 @@ impl<'a> Levels<'a> {
         switched.warnings.iter().for_each(|warning| self.units.warnings.warn(warning));
         self.trial = next.into_inner();
         self.say(&format!("no version holds; current is now {best}, the least bad one"));
+        self.units.reload(self.store, Some(&left), &best);
         let units: Vec<String> = self.affected(&left, &best).into_iter().map(|one| one.unit).collect();
         self.units.bring_back(Order::Restart, &units);
         Ok(())

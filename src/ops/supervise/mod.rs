@@ -9,7 +9,7 @@
 //! | 2. services that must be stopped first are stopped | the same; the boot starts them |
 //! | 3. switched, durable | counts the boot, watches what runs, and goes on at step 6 or 7 |
 //! | 4. event `activate` appended | the same |
-//! | 5. services restarted, watched | the same |
+//! | 5. changed unit files read by the manager, services restarted, watched | the same |
 //! | 6. they hold: event `good` (and `bad` for what was left) appended, trial removed | nothing; without the removal it watches once more |
 //! | 7. they do not: trial says why and where to go, durable | makes the switch back that the trial says |
 //! | 8. switched back, step 5 again | watches the version that was gone back to |

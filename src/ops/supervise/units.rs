@@ -7,10 +7,16 @@ use std::time::Duration;
 use super::Supervision;
 use crate::config::Service;
 use crate::error::{Result, chain};
+use crate::model::VersionName;
 use crate::observe::Observer;
+use crate::ops::affected::definitions_differ;
 use crate::ops::switching::Warnings;
 use crate::services::affected::Affected;
 use crate::services::{Patience, ServiceManager};
+use crate::store::Store;
+
+/// How long a manager may take to read what defines its units, however short the times of the services are.
+const RELOAD_LIMIT: Duration = Duration::from_secs(30);
 
 /// How units are brought up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +68,20 @@ impl<'a> Units<'a> {
             }
         }
         units
+    }
+
+    /// Has the manager read anew what defines units, where a switch changed it. That it fails is only said: what then
+    /// runs is watched.
+    pub(super) fn reload(&self, store: &Store, from: Option<&VersionName>, to: &VersionName) {
+        // Who activates what is current may have switched before without a word to the manager.
+        if from != Some(to) && !definitions_differ(store, from, to) {
+            return;
+        }
+        let goes_on = || !self.observer.interrupted();
+        let patience = Patience { limit: self.longest().max(RELOAD_LIMIT), keep_on: &goes_on };
+        if let Err(error) = self.manager().reload(patience) {
+            self.warnings.warn(&format!("what defines the units of {to} could not be read: {}", chain(&error)));
+        }
     }
 
     /// Brings units up, for as long as that is wanted.

@@ -1,5 +1,6 @@
 //! What only a real systemd can show: machines that boot, run services from the store and lose their power.
 
+mod definitions;
 mod guide;
 mod machine;
 mod package;
@@ -8,8 +9,16 @@ pub mod services;
 mod units;
 
 pub fn tests() -> Vec<libtest_mimic::Trial> {
-    [guide::tests(), machine::tests(), package::tests(), releases::tests(), services::tests(), units::tests()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        definitions::tests(),
+        guide::tests(),
+        machine::tests(),
+        package::tests(),
+        releases::tests(),
+        services::tests(),
+        units::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
