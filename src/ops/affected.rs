@@ -5,10 +5,12 @@
 //! the reason says so.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 
 use crate::config::{Service, UnitName};
 use crate::error::{Result, chain};
 use crate::fsys::process;
+use crate::layout;
 use crate::model::diff::{self, Change, Options};
 use crate::model::{Manifest, Node, TreePath, VersionName};
 use crate::services::affected::{Affected, Needs, reason};
@@ -39,18 +41,7 @@ pub fn affected(
         Err(why) => return all(why),
     };
     let changes = changes(&before, &after)?;
-    let units: Vec<String> = services.iter().map(|service| service.unit.clone()).collect();
-    let described = manager.describe(&units).unwrap_or_default();
-    let needs = services.iter().enumerate().map(|(at, service)| {
-        let mut needs = Needs::of(service);
-        needs.paths.extend(described.get(at).map(|unit| discover::places(unit, store.layout())).unwrap_or_default());
-        for manifest in [&before, &after] {
-            let links: Vec<TreePath> = needs.paths.iter().filter_map(|path| led_to(manifest, path)).collect();
-            needs.paths.extend(links);
-        }
-        needs
-    });
-    let needs: Vec<Needs> = needs.collect();
+    let needs = needs(store, manager, services, [&before, &after]);
     let mut found: Vec<Affected> =
         needs.iter().map(|needs| Affected { unit: needs.unit.clone(), reasons: needs.reasons(&changes) }).collect();
     if changes.is_empty() || found.iter().all(Affected::is_affected) {
@@ -67,6 +58,78 @@ pub fn affected(
         }
     }
     Ok(found)
+}
+
+/// What of these versions each service needs, as far as that is known.
+fn needs(store: &Store, manager: &dyn ServiceManager, services: &[Service], versions: [&Manifest; 2]) -> Vec<Needs> {
+    let units: Vec<String> = services.iter().map(|service| service.unit.clone()).collect();
+    let described = manager.describe(&units).unwrap_or_default();
+    let needs = services.iter().enumerate().map(|(at, service)| {
+        let mut needs = Needs::of(service);
+        needs.paths.extend(described.get(at).map(|unit| discover::places(unit, store.layout())).unwrap_or_default());
+        for manifest in versions {
+            let links: Vec<TreePath> = needs.paths.iter().filter_map(|path| led_to(manifest, path)).collect();
+            needs.paths.extend(links);
+        }
+        needs
+    });
+    needs.collect()
+}
+
+/// What the user should know of services that are not affected: those that run a script, of which nobody told what it
+/// loads, although something differs that it may load.
+pub fn left_in_doubt(
+    store: &Store,
+    manager: &dyn ServiceManager,
+    (services, affected): (&[Service], &[Affected]),
+    from: &VersionName,
+    to: &VersionName,
+) -> Option<String> {
+    let left =
+        services.iter().zip(affected).filter(|(service, affected)| !affected.is_affected() && service.paths.is_empty());
+    let left: Vec<Service> = left.map(|(service, _)| service.clone()).collect();
+    if left.is_empty() {
+        return None;
+    }
+    let (before, after) = manifests(store, from, to).ok()?;
+    let needs = needs(store, manager, &left, [&before, &after]).into_iter();
+    let scripts = needs.filter(|needs| needs.paths.iter().any(|path| is_script(store, to, path)));
+    let units: Vec<String> = scripts.map(|needs| needs.unit).collect();
+    // Programs, directories of services and definitions of units belong to somebody.
+    let belongs = |path: &TreePath| {
+        let top = path.components().next().unwrap_or_default();
+        top == b"bin" || top == layout::SERVICES.as_bytes() || path.components().any(UnitName::defines)
+    };
+    let changes = changes(&before, &after).ok()?;
+    let is_directory = |path: &TreePath| {
+        [&after, &before].into_iter().any(|manifest| matches!(node(manifest, path), Some(Node::Directory { .. })))
+    };
+    let mut loaded = changes.iter().filter(|change| !belongs(&change.path) && !is_directory(&change.path));
+    let first = loaded.next().filter(|_| !units.is_empty())?;
+    let more = match loaded.count() {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    Some(format!(
+        "left alone: {}; what a script loads is not known, and {}{more}: name what it needs as paths in the configuration, \
+         or use --restart=all",
+        units.join(", "),
+        reason(first)
+    ))
+}
+
+/// Whether a version has a script there.
+fn is_script(store: &Store, version: &VersionName, path: &TreePath) -> bool {
+    let begin = || {
+        let mut parts: Vec<&[u8]> = path.components().collect();
+        let name = parts.pop()?;
+        let top = store.versions().open_dir(version).ok()?;
+        let dir = parts.into_iter().try_fold(top, |dir, part| dir.open_dir(part)).ok()?;
+        let mut begin = [0; 2];
+        dir.open_file(name).ok()?.read_exact(&mut begin).ok()?;
+        Some(begin)
+    };
+    begin() == Some(*b"#!")
 }
 
 /// Whether going from one version to another changes a file that may define a unit, of whatever kind; in doubt it does.

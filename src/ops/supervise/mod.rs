@@ -31,7 +31,7 @@ mod units;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use super::affected::affected;
+use super::affected::{affected, left_in_doubt};
 use super::switching::Warnings;
 use super::{activate as forward, rollback as back};
 use crate::config::Service;
@@ -169,6 +169,9 @@ pub fn activate(
         (Restart::Changed, true) => stale(store, &services)?,
         (Restart::Changed, false) => {
             let affected = affected(store, supervision.manager, &services, from.as_ref(), &target)?;
+            let known = (services.as_slice(), affected.as_slice());
+            let doubt = from.as_ref().and_then(|from| left_in_doubt(store, supervision.manager, known, from, &target));
+            doubt.into_iter().for_each(|doubt| warnings.warn(&doubt));
             affected.into_iter().filter(Affected::is_affected).collect()
         }
     };

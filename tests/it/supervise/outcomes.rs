@@ -3,10 +3,11 @@
 use serde_json::json;
 
 use super::{DEAD, REFUSES, STEADY, Site};
-use crate::support::Outcome;
+use crate::support::{Outcome, tree};
 
 tests![
     a_release_that_holds_is_good_and_leaves_other_services_alone,
+    a_script_that_may_load_what_differs_is_left_alone_with_a_warning,
     a_release_that_does_not_hold_is_undone_and_stays_away,
     what_the_manager_cannot_start_is_undone_with_what_it_said,
     a_previous_version_that_does_not_hold_either_leads_to_factory,
@@ -44,6 +45,30 @@ fn a_release_that_holds_is_good_and_leaves_other_services_alone() -> Outcome {
     let all = site.json(&["activate", "1.1.0", "--restart=all"], 0);
     assert_eq!((&all["outcome"], all["attempts"][0]["restarted"].as_array().unwrap().len()), (&"done".into(), 2));
     assert_ne!(site.process("web"), web);
+    Ok(())
+}
+
+/// Nobody sees what a script loads.
+fn a_script_that_may_load_what_differs_is_left_alone_with_a_warning() -> Outcome {
+    let site = Site::new().begun();
+    for version in ["1.1.0", "1.2.0", "1.3.0"] {
+        tree::file(site.fixture.beside(format!("source-{version}/lib/shared.sh")), version);
+        tree::file(site.fixture.beside(format!("source-{version}/lib/other.sh")), version);
+    }
+    site.release("1.1.0", STEADY);
+    let document = site.json(&["activate", "1.1.0", "--restart"], 0);
+    let warning = "left alone: web; what a script loads is not known, and lib/other.sh is new (and 1 more): name what it needs as \
+                   paths in the configuration, or use --restart=all";
+    assert_eq!(document["warnings"], json!([warning]));
+    // Who says what is loaded knows better, and so does who restarts all.
+    let config = std::fs::read_to_string(site.fixture.config()).unwrap();
+    std::fs::write(site.fixture.config(), config + "paths = [\"lib/other.sh\"]\n").unwrap();
+    site.release("1.2.0", STEADY);
+    let document = site.json(&["activate", "1.2.0", "--restart"], 0);
+    assert_eq!(document["attempts"][0]["restarted"][1], json!({"unit": "web", "reasons": ["lib/other.sh differs"]}));
+    assert_eq!(document["warnings"], json!([]));
+    site.release("1.3.0", STEADY);
+    assert_eq!(site.json(&["activate", "1.3.0", "--restart=all"], 0)["warnings"], json!([]));
     Ok(())
 }
 
