@@ -18,7 +18,7 @@ use crate::commands;
   tope-store diff previous current                   what changed
   tope-store gc --keep-last 5 --dry-run              what would be removed, and why
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 no such version, role or path, 4 refused, 5 corruption found,
+Exit codes: 0 done, 1 failed, 2 usage, 3 no such version, role or path, 4 refused, 5 corruption found, \
 6 lock timeout, 7 rolled back, 8 manual intervention needed, 9 no store here, 130 interrupted")]
 pub struct Cli {
     #[command(flatten)]
@@ -106,5 +106,30 @@ impl Command {
     /// Whether the command must work whatever is wrong with the configuration: going back and looking.
     pub fn is_fire_exit(&self) -> bool {
         matches!(self, Self::Rollback(_) | Self::BootCheck(_) | Self::Status(_) | Self::Doctor(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Help is wrapped to the terminal: a line that is broken in the source would be broken twice.
+    #[test]
+    fn paragraphs_of_help_are_one_line_each() {
+        let mut command = Cli::command();
+        command.build();
+        let mut left = vec![command];
+        while let Some(command) = left.pop() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let lines: Vec<&str> = help.lines().collect();
+            for pair in lines.windows(2) {
+                let is_text = |line: &str| !line.is_empty() && !line.starts_with(' ');
+                let broken = is_text(pair[0]) && is_text(pair[1]) && !pair[0].ends_with(':');
+                assert!(!broken, "{}: {:?} goes on with {:?}", command.get_name(), pair[0], pair[1]);
+            }
+            left.extend(command.get_subcommands().cloned());
+        }
     }
 }

@@ -21,11 +21,11 @@ use crate::exit::Exit;
   tope-store activate 1.2.0 --restart                restart what differs, watch it, go back if it does not hold
   tope-store activate 1.1.0 --force                  although it is marked bad
 
-The version is compared with its manifest first. One that fails is refused with exit code 4, as is a bad one.
+The version is compared with its manifest first. One that fails is refused with exit code 4, as is a bad one. \
 Activating what is current changes nothing. --json gives from, to, level (0), outcome (done, unchanged).
 
-With --restart the services of the configuration (or those whose units run from current) are restarted and watched. If
-they do not hold, it goes back to previous, and if that does not hold either, to factory: exit code 7. If nothing holds,
+With --restart the services of the configuration (or those whose units run from current) are restarted and watched. If \
+they do not hold, it goes back to previous, and if that does not hold either, to factory: exit code 7. If nothing holds, \
 the least bad version runs: exit code 8.")]
 pub struct Arguments {
     /// A version, a role, or the beginning of a digest (t1:...)

@@ -21,7 +21,7 @@ use crate::render::notice::Notice;
   tope-store boot-check --judge                      when they were started: watch them
   tope-store boot-check                              both
 
-A supervised switch (activate --restart) that was cut off leaves its version on trial. The units of the package call
+A supervised switch (activate --restart) that was cut off leaves its version on trial. The units of the package call \
 this at boot. Exit code 0 if nothing has to be done or the version holds, 7 if it was gone back, 8 if nothing holds.")]
 pub struct Arguments {
     /// Only count this boot, and go back if there were too many; needs no service manager

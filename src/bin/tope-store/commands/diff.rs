@@ -29,7 +29,7 @@ use crate::render::table::{Align, Table};
 /// A and B are versions, roles, beginnings of digests (t1:…) or directories. What contains a slash, . and .. are
 /// directories; anything else is one only if there is no version of that name.
 #[derive(Debug, Args)]
-#[command(after_help = "Letters: A added, D removed, M modified, R renamed, T became another kind of entry,
+#[command(after_help = "Letters: A added, D removed, M modified, R renamed, T became another kind of entry, \
 P (last) only mode, owner or attributes differ.
 
 Examples:

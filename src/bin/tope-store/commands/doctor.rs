@@ -18,9 +18,9 @@ use crate::render::json::PathFields;
 /// Find what is wrong with links, trees, history, index, file system and services, and mend what is safe
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Each finding says what is wrong, why it matters, and the command that mends it. With --fix: what
-interrupted commands left is completed or removed; a damaged format file, history or index is made anew; roles are
-pointed where they were recorded and written plainly; links to programs are made; the reserve is set aside.
+    after_help = "Each finding says what is wrong, why it matters, and the command that mends it. With --fix: what \
+interrupted commands left is completed or removed; a damaged format file, history or index is made anew; roles are \
+pointed where they were recorded and written plainly; links to programs are made; the reserve is set aside. \
 Damaged files are left to: tope-store verify --repair
 
 Exit code 5 if anything is lost or wrong, else 0, whatever could be better.

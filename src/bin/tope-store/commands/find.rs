@@ -21,7 +21,7 @@ use crate::render::table::{Align, Table};
 
 /// Find paths and contents over all versions
 #[derive(Debug, Args)]
-#[command(after_help = "Patterns: * and ? stay within a name, ** crosses directories, [ab] and {a,b} choose.
+#[command(after_help = "Patterns: * and ? stay within a name, ** crosses directories, [ab] and {a,b} choose. \
 Without a slash a pattern is matched against the last name of a path, with one against the whole path.
 
 Examples:

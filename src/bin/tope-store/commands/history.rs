@@ -21,7 +21,7 @@ use crate::render::human;
   tope-store history --version 1.2.0
   tope-store history --action rollback --action bad --reverse
 
-Times are UTC; ~ marks those of a clock that was not synchronised. --json gives events[] with seq, time, action, and
+Times are UTC; ~ marks those of a clock that was not synchronised. --json gives events[] with seq, time, action, and \
 whatever else is known of each.")]
 pub struct Arguments {
     /// At most so many, the newest ones

@@ -20,9 +20,9 @@ use crate::render::json::PathFields;
   tope-store link --bin-dir /opt/bin --dry-run
   tope-store link --remove
 
-For each file in current/bin a link in the program directory, for each directory in current/services one in services/
-beside versions/. Links of ours that lead to nothing any longer are removed; what is not ours is left alone, and makes
-the exit code 4 once all else is done. --json gives links[] with path, target, action (created, replaced, unchanged,
+For each file in current/bin a link in the program directory, for each directory in current/services one in services/ \
+beside versions/. Links of ours that lead to nothing any longer are removed; what is not ours is left alone, and makes \
+the exit code 4 once all else is done. --json gives links[] with path, target, action (created, replaced, unchanged, \
 removed, foreign).")]
 pub struct Arguments {
     /// Where links to programs go [default: bin_dir of the configuration, else /usr/local/bin]

@@ -22,8 +22,8 @@ use crate::render::notice::Notice;
   tope-store rollback --restart                      and restart the services that differ, and watch them
   tope-store rollback --to 1.0.3 --not-bad           the version that is left is fine
 
-Works on a full disk, without an index, and while an import or a gc runs. The version that is left is marked bad, so
-that no automatic step returns to it; --not-bad leaves it as it is, and confirm clears the mark.
+Works on a full disk, without an index, and while an import or a gc runs. The version that is left is marked bad, so \
+that no automatic step returns to it; --not-bad leaves it as it is, and confirm clears the mark. \
 --json gives from, to, level (1: previous, 2: factory, 0: the version asked for), outcome (done, unchanged).")]
 pub struct Arguments {
     /// previous, factory, or a version [default: previous, else factory]

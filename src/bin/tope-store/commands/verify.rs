@@ -22,8 +22,8 @@ use crate::render::notice::Notice;
 #[derive(Debug, Args)]
 #[command(after_help = "Exit code 5 if anything is damaged; with --repair, if anything is still damaged afterwards.
 
-With --repair good bytes are looked for in the whole store: other versions, objects with another mode or owner,
-isolated factory trees, private copies. What cannot be mended is listed, and its versions are not activated until
+With --repair good bytes are looked for in the whole store: other versions, objects with another mode or owner, \
+isolated factory trees, private copies. What cannot be mended is listed, and its versions are not activated until \
 a later --repair finds them sound.
 
 Examples:
