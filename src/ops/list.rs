@@ -121,7 +121,7 @@ pub fn list(store: &Store, sort: Sort) -> Result<Vec<Listed>> {
         Sort::Import => listed.sort_by_key(|version| version.import_number.unwrap_or(u64::MAX)),
         Sort::Name => listed.sort_by(|a, b| a.name.cmp(&b.name)),
     }
-    for name in unmanaged(store)? {
+    for name in store.made_by_hand()?.versions {
         listed.push(around.describe(store, &name, None)?);
     }
     Ok(listed)
@@ -201,22 +201,6 @@ impl Around {
             notes: self.marks.notes.get(name).cloned().unwrap_or_default(),
         })
     }
-}
-
-/// Directories in `versions/` that no manifest describes and that have a version's name.
-fn unmanaged(store: &Store) -> Result<Vec<VersionName>> {
-    let manifests = store.manifests()?;
-    let mut unmanaged = Vec::new();
-    for item in store.versions().items()? {
-        let name = std::str::from_utf8(item.name.as_bytes()).ok().and_then(|text| text.parse::<VersionName>().ok());
-        let Some(name) = name.filter(|name| name.as_str().as_bytes() == item.name.as_bytes()) else { continue };
-        let is_directory = store.versions().try_stat(&name)?.is_some_and(|stat| stat.kind == Kind::Directory);
-        if is_directory && manifests.stat(&name)?.is_none() {
-            unmanaged.push(name);
-        }
-    }
-    unmanaged.sort();
-    Ok(unmanaged)
 }
 
 #[cfg(test)]

@@ -149,7 +149,7 @@ pub fn status(store: &Store, options: &Options, observer: &dyn Observer) -> Resu
         health,
         versions: names.len(),
         without_tree,
-        unmanaged: store.unmanaged().unwrap_or_default(),
+        unmanaged: store.made_by_hand().unwrap_or_default().versions,
         trial_is_watched: matches!(&trial, Found::Open(trial) if store.is_watched(trial)),
         trial,
         degraded: survey.marks.degraded,

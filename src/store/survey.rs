@@ -9,7 +9,7 @@ use super::Store;
 use crate::error::{Error, Result, Shown};
 use crate::fsys::Kind;
 use crate::history::State;
-use crate::model::{Action, Digest, Event, Manifest, Marks, Role, Selector, VersionName};
+use crate::model::{Action, Digest, EntryName, Event, Manifest, Marks, Role, Selector, VersionName};
 use crate::refs::{RoleLink, Roles};
 
 /// How long a switch may look unfinished to a user who cannot wait for its lock.
@@ -102,26 +102,47 @@ impl Store {
         }
     }
 
-    /// Directories in `versions/` that no manifest describes, in order.
+    /// The trees that were made by hand.
     ///
     /// # Errors
     ///
     /// The system refuses to list.
-    pub fn unmanaged(&self) -> Result<Vec<VersionName>> {
+    pub fn made_by_hand(&self) -> Result<MadeByHand> {
         let manifests = self.manifests()?;
-        let mut unmanaged = Vec::new();
+        let mut found = MadeByHand::default();
         for item in self.versions().items()? {
+            if self.versions().try_stat(&item.name)?.is_none_or(|stat| stat.kind != Kind::Directory) {
+                continue;
+            }
             let name = std::str::from_utf8(item.name.as_bytes()).ok().and_then(|text| text.parse().ok());
-            let name = name.filter(|name: &VersionName| name.as_str().as_bytes() == item.name.as_bytes());
-            if let Some(name) = name
-                && self.has_tree(&name)?
-                && manifests.stat(&name)?.is_none()
-            {
-                unmanaged.push(name);
+            match name.filter(|name: &VersionName| name.as_str().as_bytes() == item.name.as_bytes()) {
+                Some(name) if manifests.stat(&name)?.is_none() => found.versions.push(name),
+                Some(_) => {}
+                None => found.unsuitable.push(item.name),
             }
         }
-        unmanaged.sort();
-        Ok(unmanaged)
+        found.versions.sort();
+        Ok(found)
+    }
+}
+
+/// Directories in `versions/` that no manifest describes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MadeByHand {
+    /// Those that can be adopted, in order.
+    pub versions: Vec<VersionName>,
+    /// Those whose names no version can have.
+    pub unsuitable: Vec<EntryName>,
+}
+
+impl MadeByHand {
+    /// What to do about a name that no version can have.
+    pub fn way_out(unsuitable: &EntryName) -> String {
+        let meant = std::str::from_utf8(unsuitable.as_bytes()).ok().and_then(|text| text.parse::<VersionName>().ok());
+        match meant {
+            Some(name) => format!("rename it to {name}, then: tope-store adopt {name}"),
+            None => "rename it, as in v1.2.0, and adopt it, or move it out of versions/".to_owned(),
+        }
     }
 }
 

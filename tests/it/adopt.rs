@@ -325,5 +325,17 @@ fn names_that_no_version_can_have_are_said() -> Outcome {
     let report = fixture.json(&["adopt"]);
     assert_eq!(report["adopted"].as_array().unwrap().len(), 0);
     assert_eq!((&report["unsuitable"][0]["path"], &report["unsuitable"][1]["path"]), (&"1.0.0".into(), &"a b".into()));
+    let said = fixture.run(&["adopt"]).ok().stderr;
+    assert!(
+        said.contains("versions/1.0.0 cannot be adopted, since no version can have this name: rename it to v1.0.0")
+    );
+    assert!(said.contains("versions/a b cannot be adopted, since no version can have this name: rename it, as in"));
+    let findings = fixture.json(&["doctor"])["findings"].clone();
+    let found = |at: usize| ["kind", "severity", "path", "remedy"].map(|field| findings[at][field].clone());
+    let remedy = "rename it to v1.0.0, then: tope-store adopt v1.0.0";
+    assert_eq!(serde_json::json!(found(0)), serde_json::json!(["unsuitable-name", "advice", "versions/1.0.0", remedy]));
+    assert_eq!(findings[1]["path"], "versions/a b");
+    std::fs::rename(fixture.path("versions/1.0.0"), fixture.path("versions/v1.0.0")).unwrap();
+    fixture.run(&["adopt", "v1.0.0"]).ok();
     Ok(())
 }

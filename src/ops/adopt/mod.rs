@@ -100,17 +100,9 @@ fn chosen(store: &SharedStore<'_>, names: &[VersionName]) -> Result<(Vec<Version
         }
     }
     if names.is_empty() {
-        for item in store.versions().items()? {
-            if store.versions().try_stat(&item.name)?.is_none_or(|stat| stat.kind != Kind::Directory) {
-                continue;
-            }
-            let name = std::str::from_utf8(item.name.as_bytes()).ok().and_then(|name| name.parse().ok());
-            match name.filter(|name: &VersionName| name.as_str().as_bytes() == item.name.as_bytes()) {
-                Some(name) if managed(&name)? => {}
-                Some(name) => chosen.push(name),
-                None => report.unsuitable.push(item.name),
-            }
-        }
+        let found = store.made_by_hand()?;
+        chosen = found.versions;
+        report.unsuitable = found.unsuitable;
     }
     chosen.sort();
     chosen.dedup();

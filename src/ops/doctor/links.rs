@@ -2,22 +2,34 @@
 
 use super::{Finding, Options, Report, Severity};
 use crate::error::{Error, Result, Shown};
-use crate::model::Role;
+use crate::model::{EntryName, Role};
 use crate::observe::Observer;
 use crate::ops::link::{self, Mode, Outcome, Writing};
 use crate::refs::{RoleLink, Spelling};
 use crate::store::Store;
-use crate::store::survey::Survey;
+use crate::store::survey::{MadeByHand, Survey};
 
 pub(super) fn examine(store: &Store, options: &Options<'_>, report: &mut Report, _: &dyn Observer) -> Result<()> {
     report.findings.extend(store.judge_at_rest(|survey| {
         let found = Role::ALL.into_iter().map(|role| of_role(store, survey, role));
         found.filter_map(Result::transpose).collect()
     })?);
+    report.findings.extend(store.made_by_hand()?.unsuitable.iter().map(unsuitable));
     if store.refs()?.read()?.version(Role::Current).is_some() {
         through_current(store, options, report)?;
     }
     Ok(())
+}
+
+fn unsuitable(name: &EntryName) -> Finding {
+    Finding::new(
+        "unsuitable-name",
+        Severity::Advice,
+        format!("versions/{name} has a name that no version can have"),
+        "it is neither listed nor ever removed, and shares no file with others",
+    )
+    .at([b"versions/", name.as_bytes()].concat())
+    .remedy(MadeByHand::way_out(name))
 }
 
 fn of_role(store: &Store, survey: &Survey, role: Role) -> Result<Option<Finding>> {

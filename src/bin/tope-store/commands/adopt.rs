@@ -13,6 +13,7 @@ use tope_store::error::Result;
 use tope_store::model::VersionName;
 use tope_store::ops::adopt::{Adopted, adopt};
 use tope_store::ops::import::{Mode, Options};
+use tope_store::store::survey::MadeByHand;
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -108,7 +109,8 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         context.warn(&warning.message);
     }
     for name in &report.unsuitable {
-        context.warn(format!("versions/{name} cannot be adopted: no version can have this name"));
+        let way_out = MadeByHand::way_out(name);
+        context.warn(format!("versions/{name} cannot be adopted, since no version can have this name: {way_out}"));
     }
     let document = Document {
         adopted: report.adopted.iter().map(AdoptedDocument::of).collect(),
