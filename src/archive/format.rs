@@ -17,6 +17,35 @@ const ZSTD_SKIPPABLE: &[u8] = &[0x2a, 0x4d, 0x18];
 const ZIP_ENTRY: &[u8] = b"PK\x03\x04";
 const ZIP_EMPTY: &[u8] = b"PK\x05\x06";
 
+/// What else pipelines make: how it begins, what it is called, and the program that writes it out as it was packed.
+const FOREIGN: [(&[u8], &str, Option<&str>); 11] = [
+    (b"BZh", "bzip2", Some("bzip2 -dc")),
+    (&[0x04, 0x22, 0x4d, 0x18], "lz4", Some("lz4 -dc")),
+    (b"LZIP", "lzip", Some("lzip -dc")),
+    (&[0x89, b'L', b'Z', b'O'], "lzop", Some("lzop -dc")),
+    (&[0x1f, 0x9d], "compress", Some("gzip -dc")),
+    (b"!<arch>\n", "a Debian package, or another ar archive", None),
+    (&[0xed, 0xab, 0xee, 0xdb], "an RPM package", None),
+    (b"7z\xbc\xaf\x27\x1c", "7z", None),
+    (b"Rar!", "RAR", None),
+    (b"07070", "cpio", None),
+    (b"hsqs", "a squashfs image", None),
+];
+
+/// Says of bytes that [`Format::detect`] knows nothing of what they are, and what to do about it.
+pub(super) fn what_else(first_bytes: &[u8]) -> String {
+    let known = "tar, tar.gz, tar.xz, tar.zst nor zip";
+    match FOREIGN.iter().find(|(magic, ..)| first_bytes.starts_with(magic)) {
+        _ if first_bytes.is_empty() => "it is empty".to_owned(),
+        None => format!("neither {known}"),
+        Some((_, name, None)) => format!("it is {name}, and neither {known}: unpack it, and import the directory"),
+        Some((_, name, Some(program))) => format!(
+            "it is packed with {name}, and neither {known}: \
+             {program} FILE | tope-store import - --version VERSION reads what is in it"
+        ),
+    }
+}
+
 /// A kind of archive that can be imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
@@ -98,6 +127,18 @@ mod tests {
         ];
         for (bytes, format) in cases {
             assert_eq!(Format::detect(bytes), format, "{:?}", &bytes[..bytes.len().min(8)]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_called_by_its_name() {
+        assert_eq!(what_else(b""), "it is empty");
+        assert_eq!(what_else(b"text"), "neither tar, tar.gz, tar.xz, tar.zst nor zip");
+        let packed = what_else(b"BZh91AY&SY");
+        assert!(packed.contains("bzip2 -dc FILE | tope-store import -"), "{packed}");
+        assert!(what_else(b"!<arch>\ndebian-binary").starts_with("it is a Debian package"));
+        for (magic, ..) in FOREIGN {
+            assert_eq!(Format::detect(magic), None);
         }
     }
 

@@ -51,6 +51,11 @@ pub use limits::Limits;
 use intake::Intake;
 use stream::Stream;
 
+/// Stands in an error for a member where none has been met yet.
+pub const BEGINNING: &[u8] = b"the archive's beginning";
+/// The same where all have been read.
+pub const END: &[u8] = b"the archive's end";
+
 /// Where an archive comes from.
 pub enum Input {
     /// A pipe or anything else that is read once. A zip cannot come this way.
@@ -188,9 +193,5 @@ fn first_bytes(source: &mut dyn Read) -> Result<Vec<u8>> {
 }
 
 fn detect(first_bytes: &[u8]) -> Result<Format> {
-    Format::detect(first_bytes).ok_or_else(|| {
-        let problem =
-            if first_bytes.is_empty() { "it is empty" } else { "neither tar, tar.gz, tar.xz, tar.zst nor zip" };
-        Error::source("the archive's beginning", problem)
-    })
+    Format::detect(first_bytes).ok_or_else(|| Error::source(BEGINNING, format::what_else(first_bytes)))
 }

@@ -9,9 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Refusal, Result, Shown};
 
+use crate::model::units::readable_size;
+
 use super::format::Format;
 use super::header::BLOCK;
 use super::limits::{Budget, Limits};
+use super::{BEGINNING, END};
 
 /// Blocks of zeros that may follow the end of an archive: tapes were padded to records; nobody needs more.
 const MAX_PADDING_BYTES: u64 = 64 << 20;
@@ -123,6 +126,7 @@ impl<'a> Stream<'a> {
 
     /// Reads to the end of the compressed stream, whose checksum is compared there. Only zeros may come.
     pub(super) fn finish(mut self) -> Result<()> {
+        END.clone_into(&mut self.member);
         let (mut buffer, mut padding) = (vec![0; BUFFER_BYTES], 0);
         loop {
             let read = self.read(&mut buffer)?;
@@ -163,22 +167,28 @@ impl<'a> Stream<'a> {
 }
 
 fn broken(member: &[u8], problem: &str) -> Error {
-    if member.is_empty() { Error::source("the archive's beginning", problem) } else { Error::source(member, problem) }
+    Error::source(if member.is_empty() { BEGINNING } else { member }, problem)
 }
 
 fn decode_error(member: &[u8], error: &io::Error, limits: &Limits) -> Error {
     let text = error.to_string();
     if error.kind() == io::ErrorKind::OutOfMemory || text.contains("too much memory") {
         let message = format!(
-            "decompressing takes more than {} bytes of memory ({})",
-            limits.decoder_memory_bytes,
+            "decompressing takes more than {} of memory ({})",
+            readable_size(limits.decoder_memory_bytes),
             Shown::text(&text)
         );
-        let hint = "compress with a smaller window or dictionary, or allow more memory";
+        let hint = "pack it with a smaller window or dictionary (zstd --long=27, xz -9), or unpack it by its own \
+                    program: zstd --long=31 -dc FILE | tope-store import - --version VERSION";
         return Error::refused_with(Refusal::UnsafeArchive, message, hint);
     }
     match error.raw_os_error() {
         Some(number) => Error::io("read the archive within", path_of(member), io::Error::from_raw_os_error(number)),
+        // What comes behind is taken for one more compressed stream.
+        None if member == END => {
+            let problem = "the compressed archive is cut off or damaged at its end, or something else follows it";
+            broken(member, &format!("{problem}: {}", Shown::text(&text)))
+        }
         None if error.kind() == io::ErrorKind::UnexpectedEof => {
             broken(member, "the compressed archive is cut off here")
         }

@@ -8,6 +8,8 @@ tests![
     a_member_behind_a_link_out_of_the_tree_is_refused,
     truncated_archives_leave_nothing,
     corrupt_archives_leave_nothing,
+    what_follows_the_end_is_said_of_the_archive,
+    what_another_program_packed_is_told_with_that_program,
     a_bomb_is_refused,
     a_zip_cannot_come_through_a_pipe,
     what_is_no_archive_is_an_error,
@@ -176,6 +178,39 @@ fn corrupt_archives_leave_nothing() -> Outcome {
         ran.json();
         before.expect_unchanged(&fixture);
     }
+    Ok(())
+}
+
+fn what_follows_the_end_is_said_of_the_archive() -> Outcome {
+    let (fixture, before) = prepared();
+    for (format, mut bytes) in compressed(&fixture).into_iter().filter(|(format, _)| *format != "zip") {
+        bytes.extend(b"Connection closed by foreign host.\n");
+        let path = fixture.beside("followed");
+        std::fs::write(&path, &bytes).unwrap();
+        let message = error_of(&import(&fixture, &path, "1.0", &[]).expect(1), "source");
+        assert!(message.contains("/followed: ") && message.contains("follows"), "{format}: {message}");
+        before.expect_unchanged(&fixture);
+    }
+    Ok(())
+}
+
+fn what_another_program_packed_is_told_with_that_program() -> Outcome {
+    for program in ["bzip2", "zstd"] {
+        needs_program(program)?;
+    }
+    let (fixture, before) = prepared();
+    let beside = fixture.beside(".");
+    let bytes = shell(&beside, "tar -cf - release | bzip2");
+    let message = error_of(&fixture.run_with_input(&arguments("-", "1.0", &[]), &bytes).expect(1), "source");
+    assert!(message.contains("bzip2 -dc FILE | tope-store import -"), "{message}");
+    // A window that the program itself asks to be allowed.
+    let bytes = shell(&beside, "head -c 150M /dev/zero >wide; tar -cf - wide | zstd -q -1 --long=28");
+    let message = error_of(&fixture.run_with_input(&arguments("-", "1.0", &[]), &bytes).expect(4), "unsafe-archive");
+    assert!(
+        message.contains("128 MiB") && message.contains("zstd --long=31 -dc FILE | tope-store import -"),
+        "{message}"
+    );
+    before.expect_unchanged(&fixture);
     Ok(())
 }
 

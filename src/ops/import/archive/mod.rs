@@ -18,7 +18,7 @@ use self::placing::Placing;
 use super::preflight::Need;
 use super::tally::Tally;
 use super::{Job, Mode, Passed, Report, Warning, publish};
-use crate::archive::{Built, Input, Summary};
+use crate::archive::{BEGINNING, Built, END, Input, Summary};
 use crate::error::{Error, Result};
 use crate::fsys::Space;
 use crate::layout;
@@ -39,7 +39,9 @@ pub(super) fn import(job: &Job<'_>, input: Input, kind: SourceKind, path: &[u8])
         Error::Io { verb, path: at, source } if at.as_os_str() == "the archive" => {
             Error::io(verb, std::ffi::OsStr::from_bytes(path), source)
         }
-        Error::Source { path: at, problem } if at == b"the archive's beginning" => Error::source(path, problem),
+        Error::Source { path: at, problem } if [BEGINNING, END].contains(&at.as_slice()) => {
+            Error::source(path, problem)
+        }
         other => other,
     };
     let existing = job.existing()?;
