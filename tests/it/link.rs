@@ -13,7 +13,6 @@ tests![
     links_of_ours_in_other_spellings_are_replaced,
     a_dry_run_writes_nothing,
     all_can_be_removed,
-    an_offline_image_gets_the_paths_of_the_device,
     links_that_leave_the_version_are_passed_over
 ];
 
@@ -149,29 +148,6 @@ fn all_can_be_removed() -> Outcome {
     assert_eq!(std::fs::read_dir(fixture.path("services")).unwrap().count(), 0);
     let bin = fixture.beside("bin");
     fixture.run(&["link", "--bin-dir", bin.to_str().unwrap()]).expect(3);
-    Ok(())
-}
-
-fn an_offline_image_gets_the_paths_of_the_device() -> Outcome {
-    let fixture = Fixture::bare();
-    let image = fixture.beside("image");
-    std::fs::create_dir(&image).unwrap();
-    tree::release(fixture.beside("source"), 1);
-    let source = fixture.beside("source");
-    let run = |arguments: &[&str]| {
-        let all = [&["--sysroot", image.to_str().unwrap(), "--root", "/opt/tope"][..], arguments].concat();
-        let mut command = std::process::Command::new(crate::support::binary());
-        command.arg("--config").arg(fixture.config()).args(all);
-        crate::support::Ran::of(&command.output().unwrap())
-    };
-    run(&["init"]).ok();
-    run(&["import", source.to_str().unwrap(), "--version", "1.0.0", "--activate"]).ok();
-    run(&["link"]).ok();
-    let target = |path: &str| std::fs::read_link(image.join(path)).unwrap();
-    let expected = std::path::Path::new("/opt/tope/versions/current/bin/device-api");
-    assert_eq!(target("usr/local/bin/device-api"), expected);
-    let again = run(&["--json", "link"]).ok().json();
-    assert!(actions(&again).iter().all(|(action, _)| action == "unchanged"), "{again:#}");
     Ok(())
 }
 

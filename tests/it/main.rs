@@ -27,6 +27,7 @@ mod gc;
 mod guide;
 mod history;
 mod house;
+mod image;
 mod import;
 mod inspect;
 mod layers;
@@ -76,6 +77,7 @@ fn main() -> std::process::ExitCode {
         guide::tests(),
         history::tests(),
         house::tests(),
+        image::tests(),
         import::tests(),
         inspect::tests(),
         layers::tests(),

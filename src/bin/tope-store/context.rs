@@ -84,6 +84,16 @@ impl Context {
         }
     }
 
+    /// Fails where the store lies in an offline image: its services do not run here, and these are not its boots.
+    pub fn refuse_in_image(&self, what: &str) -> Result<()> {
+        match self.global.sysroot {
+            Some(_) => Err(Error::Usage(format!(
+                "{what} cannot go with --sysroot: an image runs no services, and does not boot"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Opens the store.
     pub fn store(&self) -> Result<Store> {
         Store::open(self.layout(), self.settings())

@@ -46,6 +46,7 @@ struct Document<'a> {
 }
 
 pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
+    context.refuse_in_image("boot-check")?;
     let store = context.store_leniently()?;
     let progress = context.progress();
     let (mut checked, mut warnings) = (Checked::NoTrial, Vec::new());

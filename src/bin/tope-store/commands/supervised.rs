@@ -43,6 +43,7 @@ pub fn with_services<T>(
     restart: Restart,
     work: impl FnOnce(&Supervision<'_>) -> Result<T>,
 ) -> Result<std::result::Result<T, Exit>> {
+    context.refuse_in_image("--restart")?;
     let config = context.config();
     let manager = manager(&config.supervisor);
     let say = |sentence: &str| context.say(sentence);

@@ -71,8 +71,12 @@ impl Notice {
         Self::new(store, event, Some(&report.current), message).from(Some(&report.to), report.level).because(evidence)
     }
 
-    /// Tells it, if somebody is to be told. That this cannot be had is said and changes nothing else.
+    /// Tells it, if somebody is to be told. That this cannot be had is said and changes nothing else. The command of an
+    /// offline image is one for the device, not for the machine that works on it.
     pub fn send(&self, context: &Context) {
+        if context.global().sysroot.is_some() {
+            return;
+        }
         let mut document = Vec::new();
         let written = json::write(&mut document, self).map_err(|error| error.to_string());
         if let Err(why) = written.and_then(|()| notify(&context.config().notify, &document)) {
