@@ -49,12 +49,14 @@ impl Dir {
         }
     }
 
-    /// Opens a directory by path, making it and its parents where they are missing.
+    /// Opens a directory by path, making it and its parents where they are missing, of this mode whatever the umask.
     pub fn open_or_create(path: impl Into<PathBuf>, mode: u32) -> Result<Self> {
         let path = path.into();
         for ancestor in path.ancestors().collect::<Vec<_>>().into_iter().rev().filter(|p| !p.as_os_str().is_empty()) {
             match rustix::fs::mkdir(ancestor, Mode::from_raw_mode(mode)) {
-                Ok(()) | Err(Errno::EXIST) => {}
+                Ok(()) => rustix::fs::chmod(ancestor, Mode::from_raw_mode(mode))
+                    .map_err(|errno| Error::io("change mode of", ancestor, errno))?,
+                Err(Errno::EXIST) => {}
                 // Some parents cannot be written but exist (a read-only root above a writable mount).
                 Err(errno) if rustix::fs::stat(ancestor).is_err() => {
                     return Err(Error::io("create directory", ancestor, errno));

@@ -19,7 +19,8 @@ use super::migrate::{MIGRATIONS, migrate};
 use super::open::{configure, set_wal, uri};
 use super::{HistoryLine, Index, ManifestFile, Mode};
 use crate::error::Result;
-use crate::fsys::Dir;
+use crate::fsys::{Dir, file};
+use crate::layout;
 use crate::model::Manifest;
 
 const SUFFIXES: [&str; 4] = ["", "-journal", "-wal", "-shm"];
@@ -74,6 +75,10 @@ fn build(
     manifests: impl IntoIterator<Item = Result<(Manifest, ManifestFile)>>,
     history: impl IntoIterator<Item = Result<HistoryLine>>,
 ) -> Result<()> {
+    // The engine makes its companion files like it. Whoever may not read it would have to read all manifests.
+    let file = dir.create_file(name, layout::PUBLIC_FILE_MODE)?;
+    file::set_mode(&file, layout::PUBLIC_FILE_MODE, || dir.path_of(name))?;
+    drop(file);
     let connection = create(dir, name).map_err(failed(ACTION))?;
     let mut index = Index::new(connection, Duration::ZERO);
     fill(&mut index, manifests, history)?;

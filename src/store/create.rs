@@ -33,11 +33,7 @@ pub fn create(layout: Layout, settings: Settings, options: CreateOptions) -> Res
         Err(error) => return Err(error),
     }
     let root = match Dir::open(layout.root()) {
-        Err(error) if error.is_io(std::io::ErrorKind::NotFound) => {
-            let root = Dir::open_or_create(layout.root(), PUBLIC_DIR_MODE)?;
-            file::set_mode(&root, PUBLIC_DIR_MODE, || root.path().to_owned())?;
-            root
-        }
+        Err(error) if error.is_io(std::io::ErrorKind::NotFound) => Dir::open_or_create(layout.root(), PUBLIC_DIR_MODE)?,
         other => other?,
     };
     if let Some(kind) = system::network_file_system(&root)?

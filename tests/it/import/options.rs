@@ -229,7 +229,20 @@ fn the_umask_decides_nothing() -> Outcome {
     assert_eq!(std::fs::metadata(fixture.root()).unwrap().mode() & 0o7777, 0o755);
     assert!(expected.iter().any(|line| line.starts_with("100444 ") && line.ends_with("versions/v1.0/lib/common.so")));
     for umask in ["077", "000", "027"] {
-        assert_eq!(shaped(umask, "").1, expected, "{umask}");
+        let (fixture, found) = shaped(umask, "");
+        assert_eq!(found, expected, "{umask}");
+        let mode = |path: &str| std::fs::metadata(fixture.beside(path)).unwrap().mode() & 0o7777;
+        assert_eq!(mode("root/store/index.db"), 0o644, "{umask}");
+        // On the way to an image's store and programs, which services of any user must pass.
+        let script = format!(
+            "umask {umask}; PATH={}:$PATH; mkdir image; run() {{ tope-store --sysroot image \"$@\"; }}
+             run init; run import source --version 1.0 --activate; run link --bin-dir /usr/local/bin",
+            crate::support::binary().parent().unwrap().display()
+        );
+        shell(&fixture.beside("."), &script);
+        for path in ["opt", "opt/tope", "usr", "usr/local", "usr/local/bin"] {
+            assert_eq!(mode(&format!("image/{path}")), 0o755, "{umask}: {path}");
+        }
     }
     Ok(())
 }
