@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 /// A result of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What fails, of all that is tried on a path, where `/proc` is not mounted.
+pub(crate) const REAL_PATH: &str = "find the real path of";
+
 /// A failure, with the data that tells what, where and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -271,6 +274,9 @@ impl Error {
             Self::Io { source, .. } if is_no_space(source) => {
                 Some("see what would come back with: tope-store gc --keep-last 2 --dry-run".into())
             }
+            Self::Io { verb: REAL_PATH, source, .. } if source.kind() == io::ErrorKind::NotFound => Some(
+                "mount /proc, which tells where things are and what processes use: mount -t proc proc /proc".into(),
+            ),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 Some("make the file system writable first, for instance with: mount -o remount,rw".into())
             }

@@ -12,7 +12,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::mutation::Mutation;
 use super::stat::{Kind, Stat, stat_file};
-use crate::error::{Error, Result};
+use crate::error::{Error, REAL_PATH, Result};
 use crate::model::{EntryName, TreePath};
 
 /// One name in a directory.
@@ -121,7 +121,7 @@ impl Dir {
 
     /// The path as the kernel prints it now: absolute and without symbolic links.
     pub fn real_path(&self) -> Result<PathBuf> {
-        std::fs::read_link(self.proc_path()).map_err(|error| Error::io("find out where", &self.path, error))
+        std::fs::read_link(self.proc_path()).map_err(|error| Error::io(REAL_PATH, &self.path, error))
     }
 
     /// Opens a directory in it. A symbolic link is not followed.

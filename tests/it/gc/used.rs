@@ -9,13 +9,14 @@ use tope_store::model::retention::Reason;
 use tope_store::store::removal::TakenOut;
 
 use super::{Running, decided, entries, name, names, sleeping, store, with_program, with_versions};
-use crate::support::{Fixture, Outcome, needs_root, tree};
+use crate::support::{Fixture, Outcome, Ran, needs_program, needs_root, tree};
 
 tests![
     what_a_running_process_executes_or_works_in_stays,
     what_a_process_reaches_through_a_bind_mount_stays,
     a_version_with_a_mount_in_it_stays,
     what_is_used_at_the_second_look_is_moved_back,
+    where_no_process_can_be_seen_nothing_is_removed,
     a_role_that_was_set_after_the_plan_protects,
     gc_waits_for_an_import_and_names_it,
 ];
@@ -93,6 +94,22 @@ fn what_is_used_at_the_second_look_is_moved_back() -> Outcome {
     drop(running);
     assert_eq!(take_out(), TakenOut::Gone);
     assert!(!version.exists() && !fixture.path("store/manifests/v1.9.0").exists());
+    Ok(())
+}
+
+/// As in an image that is built in a bare chroot.
+fn where_no_process_can_be_seen_nothing_is_removed() -> Outcome {
+    needs_root()?;
+    needs_program("unshare")?;
+    let fixture = Fixture::new();
+    with_versions(&fixture, 3);
+    let plain = fixture.command();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", "mount -t tmpfs none /proc && exec \"$0\" \"$@\""]);
+    command.arg(plain.get_program()).args(plain.get_args()).args(["gc", "--keep-last", "1"]);
+    let ran = Ran::of(&command.output().unwrap()).expect(1);
+    assert!(ran.stderr.contains("mount -t proc proc /proc"), "{ran:?}");
+    fixture.run(&["gc", "--keep-last", "1"]).ok();
     Ok(())
 }
 
