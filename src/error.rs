@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 /// A result of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What fails, of all that is tried on a path, where `/proc` is not mounted.
+/// What is tried on a path, where the failure alone says what to do.
+pub(crate) const RENAME: &str = "rename to";
+pub(crate) const EXCHANGE: &str = "exchange with";
 pub(crate) const REAL_PATH: &str = "find the real path of";
 
 /// A failure, with the data that tells what, where and what to do.
@@ -276,6 +278,11 @@ impl Error {
             }
             Self::Io { verb: REAL_PATH, source, .. } if source.kind() == io::ErrorKind::NotFound => Some(
                 "mount /proc, which tells where things are and what processes use: mount -t proc proc /proc".into(),
+            ),
+            Self::Io { verb: RENAME | EXCHANGE, source, .. } if source.kind() == io::ErrorKind::CrossesDevices => Some(
+                "an overlay file system cannot move a directory of a lower layer: put a copy in its place first \
+                 (cp -a DIR DIR.copy; rm -r DIR; mv DIR.copy DIR)"
+                    .into(),
             ),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 Some("make the file system writable first, for instance with: mount -o remount,rw".into())

@@ -12,7 +12,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::mutation::Mutation;
 use super::stat::{Kind, Stat, stat_file};
-use crate::error::{Error, REAL_PATH, Result};
+use crate::error::{EXCHANGE, Error, REAL_PATH, RENAME, Result};
 use crate::model::{EntryName, TreePath};
 
 /// One name in a directory.
@@ -285,7 +285,7 @@ impl Dir {
     /// Renames; what has the new name is replaced in the same instant.
     pub fn rename(&self, name: impl AsRef<[u8]>, to: &Self, new: impl AsRef<[u8]>) -> Result<()> {
         let new = new.as_ref();
-        rustix::fs::renameat(&self.fd, name.as_ref(), &to.fd, new).map_err(|errno| to.fail("rename to", new, errno))
+        rustix::fs::renameat(&self.fd, name.as_ref(), &to.fd, new).map_err(|errno| to.fail(RENAME, new, errno))
     }
 
     /// Renames; fails with `AlreadyExists` if the new name is taken.
@@ -297,10 +297,10 @@ impl Dir {
         match rustix::fs::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(()),
             Err(Errno::INVAL | Errno::NOSYS) => match to.try_stat(new)? {
-                Some(_) => Err(to.fail("rename to", new, Errno::EXIST)),
+                Some(_) => Err(to.fail(RENAME, new, Errno::EXIST)),
                 None => self.rename(name, to, new),
             },
-            Err(errno) => Err(to.fail("rename to", new, errno)),
+            Err(errno) => Err(to.fail(RENAME, new, errno)),
         }
     }
 
@@ -309,7 +309,7 @@ impl Dir {
         let other = other.as_ref();
         rustix::fs::renameat_with(&self.fd, name.as_ref(), &to.fd, other, RenameFlags::EXCHANGE).map_err(|errno| {
             let errno = if matches!(errno, Errno::INVAL | Errno::NOSYS) { Errno::OPNOTSUPP } else { errno };
-            to.fail("exchange with", other, errno)
+            to.fail(EXCHANGE, other, errno)
         })
     }
 

@@ -89,8 +89,8 @@ impl ExclusiveStore<'_> {
     pub fn take_out(&self, version: &VersionName, import_number: u64, digest: Digest) -> Result<TakenOut> {
         let trashed = Trashed { version: version.clone(), import_number, displaced: false };
         let _publishing = self.publish_lock()?;
-        if let Some(roles) = self.with_room(|| self.move_to_trash(&trashed))? {
-            return Ok(TakenOut::Kept(roles.into_iter().map(Reason::Role).collect()));
+        if let Some(reasons) = self.with_room(|| self.move_to_trash(&trashed))? {
+            return Ok(TakenOut::Kept(reasons));
         }
         let uses = self.uses_of_trash()?.uses;
         let users = users(&uses, |used| used.name.as_bytes() == trashed.name().as_bytes());
@@ -103,15 +103,15 @@ impl ExclusiveStore<'_> {
         Ok(TakenOut::Gone)
     }
 
-    /// Renames the tree into trash. Gives the roles that lead to it instead, if there are any.
-    fn move_to_trash(&self, trashed: &Trashed) -> Result<Option<Vec<Role>>> {
+    /// Renames the tree into trash. Gives the reasons why it stays instead, if there are any.
+    fn move_to_trash(&self, trashed: &Trashed) -> Result<Option<Vec<Reason>>> {
         let refs = self.refs()?;
         let links = refs.lock(self.settings().lock_timeout)?;
         // A switch that a crash interrupted: `.was` may be the only link to it.
         links.recover()?;
         let roles = wanting(&links.read()?, &trashed.version);
         if !roles.is_empty() {
-            return Ok(Some(roles));
+            return Ok(Some(roles.into_iter().map(Reason::Role).collect()));
         }
         let trash = self.trash_dir()?;
         let rename = || self.versions().rename_new(&trashed.version, &trash, trashed.name());
@@ -123,6 +123,8 @@ impl ExclusiveStore<'_> {
         match renamed {
             // Removed by hand: there is nothing to move.
             Err(error) if error.is_io(std::io::ErrorKind::NotFound) => return Ok(None),
+            // An overlay does not move a directory of a lower layer (unless mounted with redirect_dir=on).
+            Err(error) if error.is_io(std::io::ErrorKind::CrossesDevices) => return Ok(Some(vec![Reason::Immovable])),
             other => other?,
         }
         trash.sync()?;

@@ -21,6 +21,8 @@ pub enum Reason {
     OnTrial,
     /// Protected: a process uses it.
     InUse(String),
+    /// Protected: its tree cannot be moved out of the way in one step.
+    Immovable,
     /// Protected: the newest good version.
     NewestGood,
     /// Protected: no version is good, and this is the newest that was current and was not left by a rollback.
@@ -86,6 +88,7 @@ impl Reason {
             Self::Pinned => "pinned",
             Self::OnTrial => "on-trial",
             Self::InUse(_) => "in-use",
+            Self::Immovable => "immovable",
             Self::NewestGood => "newest-good",
             Self::NewestToRun => "newest-to-run",
             Self::KeepLast { .. } => "keep-last",
@@ -113,6 +116,7 @@ impl Reason {
                 | Self::Pinned
                 | Self::OnTrial
                 | Self::InUse(_)
+                | Self::Immovable
                 | Self::NewestGood
                 | Self::NewestToRun
         )
@@ -127,6 +131,10 @@ impl fmt::Display for Reason {
             Self::Pinned => f.write_str("is pinned"),
             Self::OnTrial => f.write_str("is on trial"),
             Self::InUse(process) => write!(f, "is in use by {}", Shown::text(process)),
+            Self::Immovable => f.write_str(
+                "cannot be moved: it lies in a lower layer of an overlay, where nothing would come back, or on another \
+                 file system",
+            ),
             Self::NewestGood => f.write_str("is the newest good version"),
             Self::NewestToRun => {
                 f.write_str("is the newest that ran and was not rolled back from, and no version is good")

@@ -2,6 +2,7 @@
 
 mod bytes;
 mod died;
+mod overlay;
 mod rules;
 mod used;
 
@@ -17,7 +18,7 @@ use tope_store::store::{Settings, Store};
 use crate::support::{Fixture, tree};
 
 pub fn tests() -> Vec<libtest_mimic::Trial> {
-    [bytes::tests(), died::tests(), rules::tests(), used::tests()].into_iter().flatten().collect()
+    [bytes::tests(), died::tests(), overlay::tests(), rules::tests(), used::tests()].into_iter().flatten().collect()
 }
 
 /// A store with versions 1.1.0, 1.2.0 … 1.N.0; each has 100 kB of its own and shares 100 kB.
