@@ -65,10 +65,16 @@ pub fn by_stat(stat: &Stat, key: &ObjectKey, recorded: Option<&Recorded>) -> Res
         return Err(Fault::Owner { expected: (class.uid, class.gid), found: (stat.uid, stat.gid) });
     }
     let pinned = class.mtime.is_some_and(|mtime| mtime != stat.mtime.0);
-    if pinned || recorded.is_some_and(|recorded| recorded.mtime != stat.mtime) {
+    if pinned || recorded.is_some_and(|recorded| !is_time(recorded.mtime, stat.mtime)) {
         return Err(Fault::Mtime);
     }
     Ok(())
+}
+
+/// Whether a time is the recorded one, with its nanoseconds or without them: a store that reaches a device within an
+/// image came through a tar, a squashfs or `mke2fs -d`, which keep whole seconds. A write would leave some.
+fn is_time(recorded: (i64, u32), found: (i64, u32)) -> bool {
+    found == recorded || found == (recorded.0, 0)
 }
 
 /// Compares everything, reading the whole file.
@@ -101,4 +107,25 @@ pub fn fully(
 /// The digest of attributes as it stands in a key.
 pub fn digest(xattrs: &Xattrs) -> Option<Box<crate::model::XattrDigest>> {
     (!xattrs.is_empty()).then(|| Box::new(xattrs.digest()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_may_have_lost_its_nanoseconds_and_nothing_else() {
+        for (recorded, found, same) in [
+            ((5, 7), (5, 7), true),
+            ((5, 7), (5, 0), true),
+            ((-5, 7), (-5, 0), true),
+            ((5, 0), (5, 0), true),
+            ((5, 7), (5, 8), false),
+            ((5, 0), (5, 7), false),
+            ((5, 7), (6, 0), false),
+            ((5, 999_999_999), (6, 0), false),
+        ] {
+            assert_eq!(is_time(recorded, found), same, "{recorded:?} {found:?}");
+        }
+    }
 }

@@ -26,6 +26,7 @@ tests![
     among_many_files_objects_are_what_trees_prove_or_their_names_show,
     among_many_files_a_changed_inode_is_read,
     a_version_that_is_replaced_meanwhile_is_no_damage,
+    a_store_that_came_through_an_archive_is_as_good_as_before,
 ];
 
 fn store() -> Fixture {
@@ -349,5 +350,27 @@ fn a_version_that_is_replaced_meanwhile_is_no_damage() -> Outcome {
         at += 1;
     }
     assert!(replaced > 1, "{replaced} of {at}");
+    Ok(())
+}
+
+/// As a factory image does: whole seconds are all that a tar of GNU's format keeps of times.
+fn a_store_that_came_through_an_archive_is_as_good_as_before() -> Outcome {
+    use std::os::unix::fs::MetadataExt;
+    let fixture = crate::support::releases(2);
+    fixture.run(&["activate", "1.0.0"]).ok();
+    fixture.run(&["factory", "set", "1.0.0"]).ok();
+    let script = "tar --format=gnu -cf image.tar root; rm -r root; tar -xf image.tar";
+    let moved = std::process::Command::new("sh").args(["-ec", script]).current_dir(&fixture.dir).status().unwrap();
+    assert!(moved.success());
+    let common = |version: &str| std::fs::metadata(fixture.path(format!("versions/{version}/lib/common.so"))).unwrap();
+    assert_eq!(common("v1.0.0").mtime_nsec(), 0);
+    assert!(fixture.run(&["verify"]).ok().stdout.starts_with("sound"));
+    fixture.run(&["activate", "1.1.0"]).ok();
+    fixture.run(&["rollback", "--to", "factory"]).ok();
+    // What is there is linked, not made once more.
+    tree::release(fixture.beside("third"), 3);
+    fixture.import("third", "1.2.0");
+    assert_eq!(common("v1.2.0").ino(), common("v1.0.0").ino());
+    fixture.run(&["verify"]).ok();
     Ok(())
 }
