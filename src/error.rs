@@ -273,7 +273,7 @@ impl Error {
                 "free the difference with: tope-store gc --free {} --dry-run",
                 needed_bytes.saturating_sub(*free_bytes).max(1)
             )),
-            Self::Io { source, .. } if is_no_space(source) => {
+            Self::Io { path, source, .. } if is_no_space(source) && path.as_os_str() != "standard output" => {
                 Some("see what would come back with: tope-store gc --keep-last 2 --dry-run".into())
             }
             Self::Io { verb: REAL_PATH, source, .. } if source.kind() == io::ErrorKind::NotFound => Some(

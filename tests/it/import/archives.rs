@@ -189,6 +189,8 @@ fn what_follows_the_end_is_said_of_the_archive() -> Outcome {
         std::fs::write(&path, &bytes).unwrap();
         let message = error_of(&import(&fixture, &path, "1.0", &[]).expect(1), "source");
         assert!(message.contains("/followed: ") && message.contains("follows"), "{format}: {message}");
+        let message = error_of(&fixture.run_with_input(&arguments("-", "1.0", &[]), &bytes).expect(1), "source");
+        assert!(message.contains("standard input: ") && message.contains("follows"), "{format}: {message}");
         before.expect_unchanged(&fixture);
     }
     Ok(())

@@ -35,6 +35,9 @@ const LOST: &str = "a directory of the archive is missing";
 pub(super) fn import(job: &Job<'_>, input: Input, kind: SourceKind, path: &[u8]) -> Result<Report> {
     use std::os::unix::ffi::OsStrExt;
     let named = |error: Error| match error {
+        Error::Source { path: at, problem } if path.is_empty() && [BEGINNING, END].contains(&at.as_slice()) => {
+            Error::source("standard input", problem)
+        }
         _ if path.is_empty() => error,
         Error::Io { verb, path: at, source } if at.as_os_str() == "the archive" => {
             Error::io(verb, std::ffi::OsStr::from_bytes(path), source)
