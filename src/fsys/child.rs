@@ -22,6 +22,8 @@ use crate::error::{Error, Result};
 pub const OUTPUT_LIMIT: usize = 4 << 20;
 /// How long a killed program may take to be gone before it is left to the system.
 pub const REAP_LIMIT: Duration = Duration::from_secs(1);
+/// How long what a program leaves running may take to let go of its output.
+const REDIRECT_LIMIT: Duration = Duration::from_millis(300);
 /// How often the caller is asked whether it still wants the result.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 /// How often it is looked whether the program has ended where the kernel cannot tell (before Linux 5.3).
@@ -66,6 +68,8 @@ pub struct Ran {
     pub stderr: Vec<u8>,
     /// Whether either was longer.
     pub cut: bool,
+    /// Whether something that it left running has one of these streams still, and will meet a closed pipe there.
+    pub handed_on: bool,
 }
 
 impl Ran {
@@ -170,12 +174,22 @@ impl Run<'_> {
         if matches!(end, End::TimedOut | End::BrokenOff) {
             kill_group(child);
         } else {
-            // What it wrote last may still be on its way; what others write on is not waited for.
-            out.read()?;
-            err.read()?;
+            // What it wrote last may still be on its way. What others write on is not waited for, but for as long as one
+            // that it started in the background may need to redirect its output.
+            let ended = Instant::now();
+            loop {
+                out.read()?;
+                err.read()?;
+                let left = REDIRECT_LIMIT.saturating_sub(ended.elapsed());
+                if left.is_zero() || (out.pipe.is_none() && err.pipe.is_none()) {
+                    break;
+                }
+                wait_for(&[out.fd(), err.fd()], None, left)?;
+            }
         }
         let cut = out.cut || err.cut;
-        Ok(Ran { end, stdout: out.kept.into(), stderr: err.kept.into(), cut })
+        let handed_on = out.pipe.is_some() || err.pipe.is_some();
+        Ok(Ran { end, stdout: out.kept.into(), stderr: err.kept.into(), cut, handed_on })
     }
 }
 
@@ -291,7 +305,8 @@ mod tests {
     #[test]
     fn both_streams_the_code_and_the_environment_come_back() {
         let ran = sh("echo $MARK; echo oops >&2; exit 3", b"", LONG);
-        assert_eq!(ran, Ran { end: End::Exited(3), stdout: b"set\n".into(), stderr: b"oops\n".into(), cut: false });
+        let (stdout, stderr) = (b"set\n".into(), b"oops\n".into());
+        assert_eq!(ran, Ran { end: End::Exited(3), stdout, stderr, cut: false, handed_on: false });
         assert_eq!(ran.last_lines(5), ["set", "oops"]);
         assert_eq!(ran.last_lines(1), ["oops"]);
         assert_eq!(ran.last_lines(0), [""; 0]);
@@ -326,7 +341,8 @@ mod tests {
     #[test]
     fn what_a_program_leaves_running_keeps_nobody_waiting() {
         let ran = sh("sleep 20 & echo done", b"", LONG);
-        assert_eq!((ran.end, ran.stdout), (End::Exited(0), b"done\n".to_vec()));
+        assert_eq!((ran.end, ran.stdout, ran.handed_on), (End::Exited(0), b"done\n".to_vec(), true));
+        assert!(!sh("exec >/dev/null 2>&1; sleep 20 &", b"", LONG).handed_on);
     }
 
     #[test]

@@ -59,7 +59,16 @@ impl Commands {
                 false if verb == "stop" => String::new(),
                 false => format!("the {verb} command failed: {}", ran.end),
             };
-            let started = Started { failure, exit_code: ran.exit_code(), output: ran.last_lines(KEPT_LINES) };
+            let mut output = ran.last_lines(KEPT_LINES);
+            if ran.handed_on && ran.succeeded() && verb != "stop" {
+                let problem = format!(
+                    "what the {verb} command of {unit} left running holds the command's output, and dies of SIGPIPE when \
+                     it writes there: start it with >/dev/null 2>&1, or into a log"
+                );
+                tracing::warn!("{problem}");
+                output.push(problem);
+            }
+            let started = Started { failure, exit_code: ran.exit_code(), output };
             self.started.lock().unwrap_or_else(PoisonError::into_inner).insert(unit.clone(), started);
         }
         Ok(())
@@ -149,6 +158,19 @@ mod tests {
         assert_eq!(manager.log("broken", 5), ["starting broken"]);
         manager.stop(&units[1..], Patience::of(Duration::from_secs(30))).unwrap();
         assert_eq!(states(&manager)[1], down);
+    }
+
+    #[test]
+    fn a_service_that_keeps_the_output_of_its_start_is_told_apart() {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut manager = commands(temporary.path());
+        let start = |manager: &mut Commands, script: &str| {
+            manager.templates.start = ["sh", "-c", script].map(str::to_owned).into();
+            manager.start(&["api".to_owned()], Patience::of(Duration::from_secs(30))).unwrap();
+            manager.log("api", 5)
+        };
+        assert!(start(&mut manager, "sleep 5 & echo up").pop().unwrap().contains("SIGPIPE"));
+        assert_eq!(start(&mut manager, "echo up; exec >/dev/null 2>&1; sleep 5 &"), ["up"]);
     }
 
     #[test]

@@ -397,7 +397,8 @@ mod tests {
     #[test]
     fn nobody_to_ask_and_an_unknown_unit_are_told_in_systemds_words() {
         let said = |stderr: &str, code| {
-            let ran = Ran { end: End::Exited(code), stdout: Vec::new(), stderr: stderr.into(), cut: false };
+            let ran =
+                Ran { end: End::Exited(code), stdout: Vec::new(), stderr: stderr.into(), cut: false, handed_on: false };
             (unreachable(&ran), problem(&["--no-block", "restart"], &ran).to_string())
         };
         let text =

@@ -28,7 +28,8 @@ case $1 in
         stop "$2"
         echo "starting $2"
         [ "$2" != refuses ] || exit 6
-        "./$2" </dev/null >>log 2>&1 &
+        exec </dev/null >>log 2>&1
+        "./$2" &
         echo $! >"$2.pid" ;;
     stop) stop "$2" ;;
     status) [ -s "$2.pid" ] && kill -0 "$(cat "$2.pid")" ;;

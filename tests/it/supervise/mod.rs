@@ -36,7 +36,8 @@ case $1 in
         [ "$1" = start ] && runs "$2" && exit 0
         stop "$2" "$1"
         grep -q refuses "../root/versions/current/bin/$2" && { echo "not today"; exit 6; }
-        "../root/versions/current/bin/$2" </dev/null >/dev/null 2>&1 &
+        exec </dev/null >/dev/null 2>&1
+        "../root/versions/current/bin/$2" &
         echo $! >"$2.pid" ;;
     stop) stop "$2" "$1" ;;
     status) runs "$2" ;;
