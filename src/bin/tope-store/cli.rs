@@ -27,6 +27,14 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// Most threads that `--jobs` takes: far beyond what helps, and what a machine bears.
+const MOST_JOBS: usize = 256;
+
+fn jobs(text: &str) -> Result<NonZeroUsize, String> {
+    let jobs = text.parse::<NonZeroUsize>().ok().filter(|jobs| jobs.get() <= MOST_JOBS);
+    jobs.ok_or_else(|| format!("a number from 1 to {MOST_JOBS}"))
+}
+
 /// When to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Color {
@@ -58,7 +66,7 @@ pub struct Global {
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Threads to work with [default: one per processor]
-    #[arg(long, global = true, env = "TOPE_JOBS", value_name = "N")]
+    #[arg(long, global = true, env = "TOPE_JOBS", value_name = "N", value_parser = jobs)]
     pub jobs: Option<NonZeroUsize>,
     /// Seconds to wait for a lock that another process holds
     #[arg(long, global = true, env = "TOPE_LOCK_TIMEOUT", value_name = "SECONDS", default_value_t = 10.0)]
@@ -114,6 +122,15 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn as_many_threads_as_a_machine_bears_can_be_asked_for() {
+        let parse = |jobs: &str| Cli::try_parse_from(["tope-store", "--jobs", jobs, "list"]).map(|cli| cli.global.jobs);
+        assert_eq!(parse("256").unwrap(), NonZeroUsize::new(256));
+        for refused in ["0", "257", "two", ""] {
+            assert!(parse(refused).unwrap_err().to_string().contains("a number from 1 to 256"), "{refused}");
+        }
+    }
 
     /// Help is wrapped to the terminal: a line that is broken in the source would be broken twice.
     #[test]
