@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Refusal, Result, Shown};
-
 use crate::model::units::readable_size;
 
 use super::format::Format;

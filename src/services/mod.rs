@@ -53,6 +53,8 @@ pub enum Activity {
     Active,
     /// It is not there to run on (systemd: `oneshot`), does not run, and nothing went wrong.
     Done,
+    /// The manager did not start it, since a condition of its own is not met.
+    Skipped,
     /// The manager is about to start or stop it, or waits until it is ready.
     Changing,
     /// It does not run, and nothing went wrong.
@@ -69,6 +71,7 @@ impl Activity {
         match self {
             Self::Active => "active",
             Self::Done => "done",
+            Self::Skipped => "skipped",
             Self::Changing => "changing",
             Self::Inactive => "inactive",
             Self::Failed => "failed",

@@ -24,7 +24,7 @@ const STOP_POLL: Duration = Duration::from_millis(50);
 const ENVIRONMENT: &[(&str, &str)] =
     &[("LC_ALL", "C"), ("SYSTEMD_COLORS", "0"), ("SYSTEMD_PAGER", ""), ("SYSTEMD_URLIFY", "0")];
 
-const STATE: &str = "--property=Id,LoadState,ActiveState,SubState,Result,InvocationID,NRestarts,ExecMainCode,ExecMainStatus,Job,Type,MainPID";
+const STATE: &str = "--property=Id,LoadState,ActiveState,SubState,Result,InvocationID,NRestarts,ExecMainCode,ExecMainStatus,Job,Type,MainPID,ConditionResult,ConditionTimestampMonotonic";
 
 const DESCRIPTION: &str = "--property=Id,LoadState,ActiveState,UnitFileState,Type,ExecStart,WorkingDirectory,RootDirectory,Environment,EnvironmentFiles,FragmentPath,DropInPaths";
 
@@ -248,6 +248,13 @@ fn state(unit: &str, block: &[(String, String)]) -> UnitState {
         (_, "activating") => Activity::Changing,
         // Nobody ordered that it stop: it ended.
         (_, "deactivating" | "failed") => Activity::Failed,
+        // A condition that was never looked at has no time.
+        (_, "inactive")
+            if result == "exec-condition"
+                || (get("ConditionResult") == "no" && !matches!(get("ConditionTimestampMonotonic"), "" | "0")) =>
+        {
+            Activity::Skipped
+        }
         // Once it is done systemd soon forgets that it ever ran.
         (_, "inactive") if oneshot && result == "success" => Activity::Done,
         _ => Activity::Inactive,

@@ -5,6 +5,9 @@
 //! same time, one question to the manager for all of them, and the watch ends as soon as everything is certain: with
 //! the first that fails, or when the last has passed.
 //!
+//! A unit that is not started since a condition of its own is not met, as one for hardware that this device does not have,
+//! passes without being asked anything, unless it ran before: then the release took away what it needs.
+//!
 //! A unit that stopped by itself, was restarted, or was started anew by somebody has failed, whatever comes later. A
 //! probe has until the timeout to succeed once, since services need time to warm up; if that was early in a long
 //! settling time, it must succeed again at its end. What is told of one that did not is what its last attempt met, but for
@@ -75,13 +78,15 @@ impl Verdict {
     }
 }
 
-/// Watches services whose start was ordered at `begun`; one verdict each, in their order. No service at all passes.
+/// Watches services whose start was ordered at `begun`; one verdict each, in their order. No service at all passes. Which
+/// of them ran before that is the caller's to know.
 ///
 /// Once `keep_on` says no the watch is broken off: what has neither passed nor failed is open. That a manager cannot be
 /// asked is no verdict for as long as there is time to ask again.
 pub fn watch(
     manager: &dyn ServiceManager,
     services: &[Service],
+    ran: &dyn Fn(&str) -> bool,
     begun: Instant,
     keep_on: &dyn Fn() -> bool,
 ) -> Vec<Verdict> {
@@ -89,7 +94,7 @@ pub fn watch(
     let (answers, answered) = mpsc::channel();
     let wanted = Wanted(Arc::new(AtomicBool::new(true)));
     let mut watched: Vec<Watched<'_>> =
-        services.iter().enumerate().map(|(at, service)| Watched::new(at, service, begun)).collect();
+        services.iter().enumerate().map(|(at, service)| Watched::new(at, service, ran(&service.unit), begun)).collect();
     let mut judgements: Vec<Judgement> = vec![Judgement::Open; services.len()];
     while !services.is_empty() && keep_on() {
         let states = manager.states(&units);
@@ -149,6 +154,8 @@ enum Probes {
 struct Watched<'a> {
     at: usize,
     service: &'a Service,
+    /// Whether it ran before its start was ordered.
+    ran: bool,
     begun: Instant,
     /// The run that is watched: its name, the restarts before it, since when.
     run: Option<(Option<String>, u32, Instant)>,
@@ -158,12 +165,12 @@ struct Watched<'a> {
 }
 
 impl<'a> Watched<'a> {
-    fn new(at: usize, service: &'a Service, begun: Instant) -> Self {
+    fn new(at: usize, service: &'a Service, ran: bool, begun: Instant) -> Self {
         let probes = match probe::has_probes(service) {
             true => Probes::Due { from: begun, failure: None },
             false => Probes::None,
         };
-        Self { at, service, begun, run: None, down: None, probes }
+        Self { at, service, ran, begun, run: None, down: None, probes }
     }
 
     fn deadline(&self) -> Instant {
@@ -188,6 +195,12 @@ impl<'a> Watched<'a> {
                 self.run = Some((state.invocation.clone(), state.restarts, now));
             }
             (Activity::Active | Activity::Done, Some(_)) => {}
+            (Activity::Skipped, None) => {
+                return match self.ran {
+                    true => self.failed(state, "it ran before, and a condition of its unit is not met now"),
+                    false => Judgement::Passed,
+                };
+            }
             (Activity::Absent, _) => return self.failed(state, "there is no such unit"),
             (_, Some(_)) => return self.failed(state, "it did not stay up"),
             (Activity::Failed, None) => return self.failed(state, "it failed to start"),

@@ -55,7 +55,7 @@ fn service(unit: &str, settle: u64, timeout: u64) -> Service {
 
 fn judged(services: &[Service], tells_starting: bool, fate: impl Fn(&str, u128) -> UnitState + Sync) -> Vec<Judgement> {
     let begun = Instant::now();
-    let verdicts = watch(&Fated { begun, tells_starting, fate }, services, begun, &|| true);
+    let verdicts = watch(&Fated { begun, tells_starting, fate }, services, &|_| false, begun, &|| true);
     verdicts.into_iter().map(|verdict| verdict.judgement).collect()
 }
 
@@ -97,6 +97,20 @@ fn what_is_certain_is_not_waited_for_and_leaves_the_others_open() {
     assert_eq!(fails(state(Activity::Inactive, "1")), "it did not stay up");
     assert_eq!(fails(state(Activity::Changing, "1")), "it did not stay up");
     assert_eq!(fails(state(Activity::Absent, "1")), "there is no such unit");
+}
+
+#[test]
+fn a_unit_whose_condition_is_not_met_passes_unless_it_ran_before() {
+    let services = [asked("exit 1", 300_000, LONG)];
+    for (ran, expected) in [(false, None), (true, Some("it ran before, and a condition of its unit is not met now"))] {
+        let begun = Instant::now();
+        let fate = |_: &str, elapsed| state(if elapsed < 20 { Activity::Changing } else { Activity::Skipped }, "");
+        let verdicts = watch(&Fated { begun, tells_starting: true, fate }, &services, &|_| ran, begun, &|| true);
+        assert_eq!(verdicts[0].failure().map(|evidence| evidence.detail.as_str()), expected);
+        assert_eq!(verdicts[0].passed(), !ran);
+    }
+    let stops = |_: &str, elapsed| state(if elapsed < 20 { Activity::Active } else { Activity::Skipped }, "1");
+    assert_eq!(failure(&judged(&services, true, stops)[0]).1, "it did not stay up");
 }
 
 #[test]
@@ -186,11 +200,11 @@ fn a_watch_can_be_broken_off_and_outlives_a_manager_that_is_away() {
         }
     }
     let begun = Instant::now();
-    assert!(watch(&Away(begun), &[service("a", 0, LONG)], begun, &|| true)[0].passed());
+    assert!(watch(&Away(begun), &[service("a", 0, LONG)], &|_| true, begun, &|| true)[0].passed());
     let begun = Instant::now();
-    let verdicts = watch(&Away(begun), &[service("a", 0, 30)], begun, &|| true);
+    let verdicts = watch(&Away(begun), &[service("a", 0, 30)], &|_| true, begun, &|| true);
     assert_eq!(failure(&verdicts[0].judgement), ("unit a", "away: gone"));
     let keep_on = || begun.elapsed() < Duration::from_millis(100);
-    let verdicts = watch(&Away(begun), &[service("a", 300_000, LONG)], begun, &keep_on);
+    let verdicts = watch(&Away(begun), &[service("a", 300_000, LONG)], &|_| true, begun, &keep_on);
     assert_eq!(verdicts[0].judgement, Judgement::Open);
 }

@@ -50,7 +50,7 @@ fn restarted(manager: &dyn ServiceManager, services: &[Service]) -> Vec<Verdict>
     let begun = Instant::now();
     let units: Vec<String> = services.iter().map(|service| service.unit.clone()).collect();
     manager.restart(&units, Patience::of(Duration::from_secs(60))).expect("commands can be run");
-    let verdicts = watch(manager, services, begun, &|| true);
+    let verdicts = watch(manager, services, &|_| false, begun, &|| true);
     manager.stop(&units, Patience::of(Duration::from_secs(60))).expect("commands can be run");
     verdicts
 }

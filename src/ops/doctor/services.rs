@@ -22,7 +22,7 @@ pub(super) fn examine(store: &Store, options: &Options<'_>, report: &mut Report,
         Ok(states) => {
             for state in states {
                 let log = match state.activity {
-                    Activity::Active | Activity::Changing | Activity::Done => Vec::new(),
+                    Activity::Active | Activity::Changing | Activity::Done | Activity::Skipped => Vec::new(),
                     _ => manager.log(&state.unit, LOG_LINES),
                 };
                 report.findings.extend(of_state(&state, &log));
@@ -56,7 +56,7 @@ pub(super) fn examine(store: &Store, options: &Options<'_>, report: &mut Report,
 fn of_state(state: &UnitState, log: &[String]) -> Option<Finding> {
     let unit = &state.unit;
     let (kind, severity, word) = match state.activity {
-        Activity::Active | Activity::Changing | Activity::Done => return None,
+        Activity::Active | Activity::Changing | Activity::Done | Activity::Skipped => return None,
         Activity::Failed => ("service-failed", Severity::Trouble, "has failed"),
         Activity::Inactive => ("service-inactive", Severity::Advice, "does not run"),
         Activity::Absent => ("service-absent", Severity::Trouble, "is not known to the service manager"),

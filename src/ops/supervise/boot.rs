@@ -219,7 +219,8 @@ fn to_be_up(trial: &Trial, services: &[Service], supervision: &Supervision<'_>) 
     let states = if units.is_empty() { Vec::new() } else { manager.states(&units).unwrap_or_default() };
     let stopped = |unit: &String| {
         let state = states.iter().find(|state| state.unit == *unit);
-        manager.tells_starting() && state.is_some_and(|state| state.activity == Activity::Inactive)
+        manager.tells_starting()
+            && state.is_some_and(|state| matches!(state.activity, Activity::Inactive | Activity::Skipped))
     };
     let wanted = units.iter().filter(|unit| trial.units.contains(unit) || !stopped(unit));
     wanted.map(|unit| Affected { unit: unit.clone(), reasons: vec!["the trial".into()] }).collect()

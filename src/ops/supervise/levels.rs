@@ -238,7 +238,7 @@ impl<'a> Levels<'a> {
         let keep_on = || self.goes_on();
         let begun = Instant::now();
         let (verdicts, refused) = match self.units.bring_up(order, &units, &keep_on) {
-            Ok(()) => (watch(manager, &watched, begun, &keep_on), None),
+            Ok(()) => (watch(manager, &watched, &runs, begun, &keep_on), None),
             Err(error) => {
                 let evidence = Evidence { check: manager.name().into(), detail: chain(&error), ..Evidence::default() };
                 (Vec::new(), Some(evidence))

@@ -49,6 +49,15 @@ fn a_real_systemd_is_asked_ordered_and_watched() -> Outcome {
     service("absent-program", "ExecStart=/opt/none");
     service("absent-user", "User=nobody-of-this-name\nExecStart=/bin/sleep infinity");
     service("once", "Type=oneshot\nExecStart=/bin/true");
+    unit("for-a-modem", "[Unit]\nConditionPathExists=/dev/none\n[Service]\nExecStart=/bin/false\n");
+    service("for-others", "ExecCondition=/bin/false\nExecStart=/bin/false");
+    // Enabled, so that systemd does not forget why it did not start them.
+    for name in ["for-a-modem", "for-others"] {
+        let wants = machine.path("etc/systemd/system/multi-user.target.wants");
+        std::fs::create_dir_all(&wants).expect("a directory");
+        std::os::unix::fs::symlink(format!("../{name}.service"), wants.join(format!("{name}.service")))
+            .expect("a link");
+    }
     unit("first", "[Service]\nExecStartPre=/bin/sh -c 'echo first >>/run/order'\nExecStart=/bin/sleep infinity\n");
     unit(
         "second",
@@ -113,7 +122,7 @@ fn restarted(manager: &dyn ServiceManager, services: &[Service]) -> Vec<Verdict>
     let units: Vec<String> = services.iter().map(|service| service.unit.clone()).collect();
     manager.restart(&units, long()).expect("systemd answers");
     let ordered = begun.elapsed();
-    let verdicts = watch(manager, services, begun, &|| true);
+    let verdicts = watch(manager, services, &|_| false, begun, &|| true);
     println!("{units:?}: ordered in {ordered:?}, judged in {:?}: {verdicts:?}", begun.elapsed());
     manager.stop(&units, long()).expect("systemd answers");
     let down = |activity| !matches!(activity, Activity::Active | Activity::Changing);
@@ -126,6 +135,7 @@ fn states_and_orders(manager: &dyn ServiceManager) {
     let activity = |unit: &str| manager.states(&[unit.to_owned()]).expect("systemd answers").remove(0).activity;
     assert_eq!(activity("none.service"), Activity::Absent);
     assert_eq!(activity("steady.service"), Activity::Inactive);
+    assert_eq!(activity("for-a-modem.service"), Activity::Skipped);
     let error = manager.restart(&["none.service".to_owned()], long()).expect_err("there is none");
     assert!(error.to_string().contains("none.service"), "{error}");
     // Given the wrong way round.
@@ -157,6 +167,8 @@ fn good_ones_pass(manager: &dyn ServiceManager) {
         vec![service("steady", 0), service("once", 0)],
         vec![service("steady", 500), service("first", 300)],
         vec![asked("http-ok", 8001, 20_000)],
+        // For hardware that this device does not have.
+        vec![asked("for-a-modem", 8009, 20_000), service("for-others", 0), service("steady", 0)],
     ] {
         let verdicts = restarted(manager, &services);
         assert!(verdicts.iter().all(Verdict::passed), "{verdicts:?}");
