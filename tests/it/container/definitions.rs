@@ -28,7 +28,7 @@ fn machine(settle: &str, last: &str) -> Result<Machine, Skipped> {
     machine.file("etc/tope-store/config.toml", config);
     for (version, more) in [("1.0.0", ""), ("1.1.0", ""), ("1.2.0", last)] {
         let program = "/opt/tope/versions/current/bin/api";
-        let unit = format!("[Service]\nEnvironment=RELEASE={version}\nExecStart={program}\n{more}\n");
+        let unit = format!("[Service]\nType=exec\nEnvironment=RELEASE={version}\nExecStart={program}\n{more}\n");
         machine.file(format!("root/{version}/units/api.service"), unit);
         tree::program(machine.path(format!("root/{version}/bin/api")), "#!/bin/sh\nexec sleep 100000\n");
     }
