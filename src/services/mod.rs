@@ -63,6 +63,8 @@ pub enum Activity {
     Failed,
     /// The manager does not know it.
     Absent,
+    /// An operator forbade to start it.
+    Masked,
 }
 
 impl Activity {
@@ -76,6 +78,7 @@ impl Activity {
             Self::Inactive => "inactive",
             Self::Failed => "failed",
             Self::Absent => "absent",
+            Self::Masked => "masked",
         }
     }
 }

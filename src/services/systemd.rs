@@ -240,7 +240,8 @@ fn state(unit: &str, block: &[(String, String)]) -> UnitState {
     let (active, sub, result) = (get("ActiveState"), get("SubState"), get("Result"));
     let oneshot = get("Type") == "oneshot";
     let activity = match (get("LoadState"), active) {
-        ("not-found" | "masked" | "bad-setting" | "error", "inactive") => Activity::Absent,
+        ("masked", _) => Activity::Masked,
+        ("not-found" | "bad-setting" | "error", "inactive") => Activity::Absent,
         // An empty job is 0 or nothing, depending on the version.
         _ if !matches!(get("Job"), "" | "0") => Activity::Changing,
         (_, "active" | "reloading" | "refreshing") => Activity::Active,
@@ -377,7 +378,12 @@ mod tests {
             ("ActiveState=inactive\nResult=success", Activity::Inactive),
             ("ActiveState=inactive\nResult=success\nType=oneshot\nInvocationID=a", Activity::Done),
             ("ActiveState=inactive\nResult=exit-code\nType=oneshot", Activity::Inactive),
-            ("ActiveState=inactive\nLoadState=masked", Activity::Absent),
+            ("ActiveState=inactive\nLoadState=masked", Activity::Masked),
+            ("ActiveState=active\nLoadState=masked", Activity::Masked),
+            ("ActiveState=inactive\nConditionResult=no\nConditionTimestampMonotonic=5", Activity::Skipped),
+            ("ActiveState=inactive\nConditionResult=no\nConditionTimestampMonotonic=0", Activity::Inactive),
+            ("ActiveState=inactive\nConditionResult=yes\nConditionTimestampMonotonic=5", Activity::Inactive),
+            ("ActiveState=inactive\nResult=exec-condition", Activity::Skipped),
             // A unit whose file is gone and whose process runs on.
             ("ActiveState=active\nLoadState=not-found", Activity::Active),
         ] {

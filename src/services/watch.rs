@@ -201,6 +201,7 @@ impl<'a> Watched<'a> {
                     false => Judgement::Passed,
                 };
             }
+            (Activity::Masked, _) => return self.failed(state, "it was masked"),
             (Activity::Absent, _) => return self.failed(state, "there is no such unit"),
             (_, Some(_)) => return self.failed(state, "it did not stay up"),
             (Activity::Failed, None) => return self.failed(state, "it failed to start"),

@@ -59,6 +59,7 @@ fn of_state(state: &UnitState, log: &[String]) -> Option<Finding> {
         Activity::Active | Activity::Changing | Activity::Done | Activity::Skipped => return None,
         Activity::Failed => ("service-failed", Severity::Trouble, "has failed"),
         Activity::Inactive => ("service-inactive", Severity::Advice, "does not run"),
+        Activity::Masked => ("service-masked", Severity::Advice, "is masked: no switch restarts or watches it"),
         Activity::Absent => ("service-absent", Severity::Trouble, "is not known to the service manager"),
     };
     let denied = log.iter().any(|line| line.to_lowercase().contains("permission denied"));
@@ -77,6 +78,11 @@ fn of_state(state: &UnitState, log: &[String]) -> Option<Finding> {
             kind,
             "it is configured, and cannot be restarted or watched",
             "install its unit, or take it out of the configuration".to_owned(),
+        ),
+        (Activity::Masked, _) => (
+            kind,
+            "an operator wished so, and no version is held to run it",
+            format!("systemctl unmask {unit}, or take it out of the configuration"),
         ),
         (_, true) => (
             "service-denied",

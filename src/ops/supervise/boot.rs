@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use super::ledger::degraded;
 use super::levels::{Levels, step_back};
-use super::units::{Order, Units};
-use super::{Report, Supervision, known, new_trial};
+use super::units::{Order, Units, known};
+use super::{Report, Supervision, new_trial};
 use crate::config::Service;
 use crate::error::{Result, chain};
 use crate::model::event::Evidence;
@@ -244,7 +244,7 @@ fn judge(
             return drop_trial(store, &refs.lock(store.settings().lock_timeout)?, "it is not what is current");
         }
     }
-    let (services, _) = known(store, supervision)?;
+    let (services, _) = known(store, supervision, None)?;
     let started = to_be_up(&trial, &services, supervision);
     (supervision.say)(&format!("watching {}", trial.current));
     // In another boot everything was started anew; in the same one nobody knows what was restarted already.

@@ -43,14 +43,14 @@ use crate::model::{Digest, Role, Selector, Trial, VersionName};
 use crate::observe::Observer;
 use crate::refs::LockedRefs;
 use crate::services::affected::Affected;
-use crate::services::{ServiceManager, UnitState, Verdict, discover};
+use crate::services::{ServiceManager, Verdict, discover};
 use crate::store::Store;
 
 pub use boot::{Boot, Checked, boot_check};
 pub use levels::outside;
 
 use levels::Levels;
-use units::{Order, Units};
+use units::{Order, Units, known};
 
 /// How services are handled.
 pub struct Supervision<'a> {
@@ -162,8 +162,8 @@ pub fn activate(
     let warnings = Warnings::new(observer);
     let activation = forward::Activation::new(store, selector, options, &warnings)?;
     activation.check()?;
-    let (services, before) = known(store, supervision)?;
     let (from, target) = (activation.from().cloned(), activation.target.clone());
+    let (services, before) = known(store, supervision, Some(&target))?;
     let restarted = match (supervision.restart, activation.is_current()) {
         (Restart::All, _) => all(&services, "all are to be restarted"),
         (Restart::Changed, true) => stale(store, &services)?,
@@ -217,7 +217,7 @@ pub fn rollback(
     let start = Instant::now();
     let warnings = Warnings::new(observer);
     // A manager that cannot be asked must not stand in the way of going back.
-    let (services, _) = known(store, supervision).unwrap_or_else(|error| {
+    let (services, _) = known(store, supervision, None).unwrap_or_else(|error| {
         warnings.warn(&format!("services are not known: {}", chain(&error)));
         (Vec::new(), Vec::new())
     });
@@ -303,14 +303,6 @@ fn stop_before(
     let Some(to) = to else { return (Vec::new(), None) };
     let restarted = restarted_by_going_back(store, units, from, &to);
     (units.stop_first(&restarted), Some(Expected { to, restarted }))
-}
-
-/// The services, and how they run; fails early where the manager cannot be asked.
-fn known(store: &Store, supervision: &Supervision<'_>) -> Result<(Vec<Service>, Vec<UnitState>)> {
-    let services = discover::services(supervision.manager, supervision.configured, store.layout())?;
-    let units: Vec<String> = services.iter().map(|service| service.unit.clone()).collect();
-    let states = if units.is_empty() { Vec::new() } else { supervision.manager.states(&units)? };
-    Ok((services, states))
 }
 
 /// The unit that this process runs in, if it is one of the services: it would be killed with it.

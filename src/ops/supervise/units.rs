@@ -1,18 +1,20 @@
 //! The services of a supervised switch, and the orders they are given.
 //!
+//! **Rule:** what no version could be blamed for makes none of them bad: units that are masked, or that nobody knows.
+//!
 //! **Invariant:** what is stopped for a switch is started again, whether the switch is made or not.
 
 use std::time::Duration;
 
 use super::Supervision;
-use crate::config::Service;
-use crate::error::{Result, chain};
-use crate::model::VersionName;
+use crate::config::{Service, UnitName};
+use crate::error::{Error, Result, chain};
+use crate::model::{Role, VersionName};
 use crate::observe::Observer;
 use crate::ops::affected::definitions_differ;
 use crate::ops::switching::Warnings;
 use crate::services::affected::Affected;
-use crate::services::{Patience, ServiceManager};
+use crate::services::{Activity, Patience, ServiceManager, UnitState, discover};
 use crate::store::Store;
 
 /// How long a manager may take to read what defines its units, however short the times of the services are.
@@ -100,4 +102,60 @@ impl<'a> Units<'a> {
             self.warnings.warn(&format!("{} could not be started again: {}", units.join(", "), chain(&error)));
         }
     }
+}
+
+/// The services that can be started, and how they run; fails early where the manager cannot be asked.
+///
+/// A unit that is masked is left alone. So is one that nobody knows, unless it can be said before a switch to `target`.
+///
+/// # Errors
+///
+/// The manager cannot be asked; there is no such unit, and `target` brings none.
+pub(super) fn known(
+    store: &Store,
+    supervision: &Supervision<'_>,
+    target: Option<&VersionName>,
+) -> Result<(Vec<Service>, Vec<UnitState>)> {
+    let manager = supervision.manager;
+    let services = discover::services(manager, supervision.configured, store.layout())?;
+    let units: Vec<String> = services.iter().map(|service| service.unit.clone()).collect();
+    let states = if units.is_empty() { Vec::new() } else { manager.states(&units)? };
+    let mut known = (Vec::new(), Vec::new());
+    for (service, state) in services.into_iter().zip(states) {
+        let unit = &service.unit;
+        match (state.activity, target) {
+            (Activity::Masked, _) => (supervision.say)(&format!("{unit} is masked, and left alone")),
+            (Activity::Absent, Some(target)) if !is_defined(store, Some(target), unit) => {
+                let problem = format!(
+                    "there is no {unit}, and no file of it in {target}: install the unit, or take it out of the \
+                     configuration; nothing was switched"
+                );
+                return Err(Error::Services { manager: manager.name(), problem });
+            }
+            (Activity::Absent, None) if !is_defined(store, None, unit) => {
+                (supervision.say)(&format!("there is no {unit}, which is left alone"));
+            }
+            _ => {
+                known.0.push(service);
+                known.1.push(state);
+            }
+        }
+    }
+    Ok(known)
+}
+
+/// Whether one of the versions that may run has a file that defines this unit. In doubt it has.
+fn is_defined(store: &Store, target: Option<&VersionName>, unit: &str) -> bool {
+    let Ok(roles) = store.refs().and_then(|refs| refs.read()) else { return true };
+    let files = UnitName::of(unit).files();
+    let mut versions = target.into_iter().chain(Role::ALL.into_iter().filter_map(|role| roles.version(role)));
+    versions.any(|version| {
+        let Ok(Some(manifest)) = store.manifest(version) else { return true };
+        let mut found = false;
+        let walked = manifest.trees.walk(manifest.root, |path, _| {
+            found |= path.last().is_some_and(|last| files.iter().any(|file| file.as_bytes() == last));
+            Ok::<(), std::convert::Infallible>(())
+        });
+        found || walked.is_err()
+    })
 }

@@ -1,4 +1,4 @@
-//! Units that are defined by the release itself: a switch takes their definitions along.
+//! Units that are defined by the release itself, whose definitions a switch takes along, and units that nothing defines.
 
 use std::os::unix::fs::symlink;
 
@@ -6,7 +6,11 @@ use crate::support::container::Machine;
 use crate::support::image::{Image, Kind};
 use crate::support::{Outcome, Skipped, tree};
 
-tests![a_switch_takes_definitions_along, a_boot_that_goes_back_starts_services_as_the_older_version_defines_them];
+tests![
+    a_switch_takes_definitions_along,
+    what_nobody_can_start_makes_no_release_bad,
+    a_boot_that_goes_back_starts_services_as_the_older_version_defines_them
+];
 
 /// Shell functions: what is said of the process that runs as `api`, and everything up to a store with all releases.
 const FUNCTIONS: &str = "
@@ -70,6 +74,40 @@ fn a_switch_takes_definitions_along() -> Outcome {
     // The last is older than what was read before it.
     let expected = ["RELEASE=1.0.0", "RELEASE=1.1.0", "code 7", "RELEASE=1.1.0", "RELEASE=1.0.0"];
     assert_eq!(told, expected, "{ran:#?}\n{}", machine.journal());
+    Ok(())
+}
+
+/// A mistake in the configuration, and an operator's wish.
+fn what_nobody_can_start_makes_no_release_bad() -> Outcome {
+    let machine = machine("300ms", "")?;
+    let script = format!(
+        "{FUNCTIONS}
+        config=/etc/tope-store/config.toml
+        ln -s /dev/null /etc/systemd/system/masked.service
+        service() {{ printf '[[service]]\\nunit = \"%s.service\"\\nsettle = \"0s\"\\n' $1 >>$config; }}
+        service masked
+        cp $config right
+        service mistyped
+        begin
+        code=0; tope-store activate 1.0.0 --restart=all 2>/tope-test/said || code=$?
+        echo code $code $(ls /opt/tope/versions)
+        cat right >$config
+        tope-store activate 1.0.0 --restart=all
+        tope-store activate 1.1.0 --restart
+        runs
+        # In the way back it must not stand.
+        service mistyped
+        tope-store rollback --restart
+        runs
+        tope-store --json list | grep -c '\"state\": \"bad\"'"
+    );
+    let ran = machine.boot(&script)?.ok();
+    let told = |line: &&str| line.starts_with("RELEASE=") || line.starts_with("code ") || line.len() == 1;
+    let told: Vec<&str> = ran.stdout.lines().filter(told).collect();
+    let expected = ["code 1 factory v1.0.0 v1.1.0 v1.2.0", "RELEASE=1.1.0", "RELEASE=1.0.0", "1"];
+    assert_eq!(told, expected, "{ran:#?}\n{}", machine.journal());
+    let said = std::fs::read_to_string(machine.path("tope-test/said")).expect("a file");
+    assert!(said.contains("there is no mistyped.service, and no file of it in v1.0.0"), "{said}");
     Ok(())
 }
 
