@@ -85,7 +85,9 @@ fn of_operation(wrong: &Wrong, scenes: &Scenes, operation: &Operation) {
         });
         judge(wrong, &all, numbers[point], &ran, &when);
         at_once(operation, &dir, &when);
-        if ran.code == 0 {
+        // What an overlay would not let go stays, is said, and keeps nothing else from going.
+        let kept = ran.stdout.contains("cannot be moved");
+        if ran.code == 0 && !kept {
             let found = end(operation, &dir, &when);
             // Where a name could not be given, a copy was made, which is said and costs what it costs.
             let copied = ran.stderr.contains("copied");

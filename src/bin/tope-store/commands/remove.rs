@@ -1,9 +1,9 @@
-//! `remove`. The document is that of `gc`; `kept[]` holds versions that somebody began to use meanwhile.
+//! `remove`. The document is that of `gc`; `kept[]` holds versions that only then turned out not to go.
 
 use clap::Args;
-use tope_store::error::Result;
+use tope_store::error::{Error, Refusal, Result};
 use tope_store::model::Selector;
-use tope_store::ops::gc::Mode;
+use tope_store::ops::gc::{Decided, Mode};
 use tope_store::ops::remove::remove;
 
 use crate::context::Context;
@@ -30,6 +30,14 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     let report = remove(&store, &versions, mode, &progress)?;
     drop(progress);
     super::gc::answer(context, &report)?;
+    if !report.kept.is_empty() && !context.global().json {
+        let said = |kept: &Decided| {
+            let reasons: Vec<String> = kept.reasons.iter().map(ToString::to_string).collect();
+            format!("{} {}", kept.name, reasons.join(", "))
+        };
+        let kept: Vec<String> = report.kept.iter().map(said).collect();
+        context.fail(&Error::refused(Refusal::Protected, format!("not removed: {}", kept.join("; "))));
+    }
     Ok(match (report.interrupted, report.kept.is_empty()) {
         (true, _) => Exit::Interrupted,
         (false, false) => Exit::Refused,
