@@ -123,17 +123,21 @@ pub(super) fn known(
     let mut known = (Vec::new(), Vec::new());
     for (service, state) in services.into_iter().zip(states) {
         let unit = &service.unit;
+        let absent = match state.detail.as_str() {
+            "not-found" => format!("there is no {unit}"),
+            why => format!("{unit} cannot be loaded ({why})"),
+        };
         match (state.activity, target) {
             (Activity::Masked, _) => (supervision.say)(&format!("{unit} is masked, and left alone")),
             (Activity::Absent, Some(target)) if !is_defined(store, Some(target), unit) => {
                 let problem = format!(
-                    "there is no {unit}, and no file of it in {target}: install the unit, or take it out of the \
-                     configuration; nothing was switched"
+                    "{absent}, and no file of it is in {target}: put the unit right, or take it out of the configuration; \
+                     nothing was switched"
                 );
                 return Err(Error::Services { manager: manager.name(), problem });
             }
             (Activity::Absent, None) if !is_defined(store, None, unit) => {
-                (supervision.say)(&format!("there is no {unit}, which is left alone"));
+                (supervision.say)(&format!("{absent}; it is left alone"));
             }
             _ => {
                 known.0.push(service);
