@@ -17,6 +17,31 @@ use crate::services::affected::{Affected, Needs, reason};
 use crate::services::{ServiceManager, discover};
 use crate::store::Store;
 
+/// What becomes of services when one version takes another's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Touched {
+    /// Of each.
+    pub units: Vec<Affected>,
+    /// Whether a file differs that may define a unit, of whatever kind: then the manager has to read it anew.
+    pub definitions: bool,
+    /// What the user should know of those that are not affected.
+    pub doubt: Option<String>,
+}
+
+impl Touched {
+    /// These units, of versions of which it is not known what differs.
+    pub fn in_doubt(units: Vec<Affected>) -> Self {
+        Self { units, definitions: true, doubt: None }
+    }
+
+    /// The same, without the units that are not affected.
+    #[must_use]
+    pub fn only_affected(mut self) -> Self {
+        self.units.retain(Affected::is_affected);
+        self
+    }
+}
+
 /// Tells for each service, in their order, whether it is affected by going from one version to another.
 ///
 /// What the manager or `/proc` cannot tell is done without: names and configuration remain.
@@ -30,22 +55,23 @@ pub fn affected(
     services: &[Service],
     from: Option<&VersionName>,
     to: &VersionName,
-) -> Result<Vec<Affected>> {
+) -> Result<Touched> {
     let all = |why: String| {
         let touched = |service: &Service| Affected { unit: service.unit.clone(), reasons: vec![why.clone()] };
-        Ok(services.iter().map(touched).collect())
+        Ok(Touched::in_doubt(services.iter().map(touched).collect()))
     };
     let Some(from) = from else { return all("nothing was current".into()) };
-    let (before, after) = match manifests(store, from, to) {
-        Ok(manifests) => manifests,
-        Err(why) => return all(why),
+    let (before, after) = match (manifest(store, from), manifest(store, to)) {
+        (Ok(before), Ok(after)) => (before, after),
+        (Err(why), _) | (_, Err(why)) => return all(why),
     };
-    let changes = changes(&before, &after)?;
+    let changes = diff::compare((&before.trees, before.root), (&after.trees, after.root), &Options::default())?.changes;
+    let definitions = changes.iter().any(may_define);
     let needs = needs(store, manager, services, [&before, &after]);
     let mut found: Vec<Affected> =
         needs.iter().map(|needs| Affected { unit: needs.unit.clone(), reasons: needs.reasons(&changes) }).collect();
     if changes.is_empty() || found.iter().all(Affected::is_affected) {
-        return Ok(found);
+        return Ok(Touched { units: found, definitions, doubt: None });
     }
     let used = used(store, from, &changes);
     for (affected, needs) in found.iter_mut().zip(&needs).filter(|(affected, _)| !affected.is_affected()) {
@@ -57,7 +83,11 @@ pub fn affected(
             affected.reasons.push("what it needs of the release is not known, and something differs".into());
         }
     }
-    Ok(found)
+    let left = services.iter().zip(&needs).zip(&found);
+    let left = left.filter(|((service, _), affected)| !affected.is_affected() && service.paths.is_empty());
+    let left: Vec<&Needs> = left.map(|((_, needs), _)| needs).collect();
+    let doubt = left_in_doubt(store, to, &left, &changes, [&after, &before]);
+    Ok(Touched { units: found, definitions, doubt })
 }
 
 /// What of these versions each service needs, as far as that is known.
@@ -76,36 +106,29 @@ fn needs(store: &Store, manager: &dyn ServiceManager, services: &[Service], vers
     needs.collect()
 }
 
-/// What the user should know of services that are not affected: those that run a script, of which nobody told what it
-/// loads, although something differs that it may load.
-pub fn left_in_doubt(
+/// Tells of units that run a script, of which nobody said what it loads, where something differs that it may load.
+fn left_in_doubt(
     store: &Store,
-    manager: &dyn ServiceManager,
-    (services, affected): (&[Service], &[Affected]),
-    from: &VersionName,
     to: &VersionName,
+    left: &[&Needs],
+    changes: &[Change],
+    versions: [&Manifest; 2],
 ) -> Option<String> {
-    let left =
-        services.iter().zip(affected).filter(|(service, affected)| !affected.is_affected() && service.paths.is_empty());
-    let left: Vec<Service> = left.map(|(service, _)| service.clone()).collect();
-    if left.is_empty() {
-        return None;
-    }
-    let (before, after) = manifests(store, from, to).ok()?;
-    let needs = needs(store, manager, &left, [&before, &after]).into_iter();
-    let scripts = needs.filter(|needs| needs.paths.iter().any(|path| is_script(store, to, path)));
-    let units: Vec<String> = scripts.map(|needs| needs.unit).collect();
     // Programs, directories of services and definitions of units belong to somebody.
     let belongs = |path: &TreePath| {
         let top = path.components().next().unwrap_or_default();
         top == b"bin" || top == layout::SERVICES.as_bytes() || path.components().any(UnitName::defines)
     };
-    let changes = changes(&before, &after).ok()?;
     let is_directory = |path: &TreePath| {
-        [&after, &before].into_iter().any(|manifest| matches!(node(manifest, path), Some(Node::Directory { .. })))
+        versions.into_iter().any(|manifest| matches!(node(manifest, path), Some(Node::Directory { .. })))
     };
     let mut loaded = changes.iter().filter(|change| !belongs(&change.path) && !is_directory(&change.path));
-    let first = loaded.next().filter(|_| !units.is_empty())?;
+    let first = loaded.next()?;
+    let scripts = left.iter().filter(|needs| needs.paths.iter().any(|path| is_script(store, to, path)));
+    let units: Vec<&str> = scripts.map(|needs| needs.unit.as_str()).collect();
+    if units.is_empty() {
+        return None;
+    }
     let more = match loaded.count() {
         0 => String::new(),
         more => format!(" (and {more} more)"),
@@ -116,6 +139,12 @@ pub fn left_in_doubt(
         units.join(", "),
         reason(first)
     ))
+}
+
+/// Whether a change is of a file that may define a unit.
+fn may_define(change: &Change) -> bool {
+    let paths = [Some(&change.path), change.from_path.as_ref()];
+    paths.into_iter().flatten().any(|path| path.components().any(UnitName::defines))
 }
 
 /// Whether a version has a script there.
@@ -132,29 +161,12 @@ fn is_script(store: &Store, version: &VersionName, path: &TreePath) -> bool {
     begin() == Some(*b"#!")
 }
 
-/// Whether going from one version to another changes a file that may define a unit, of whatever kind; in doubt it does.
-pub fn definitions_differ(store: &Store, from: Option<&VersionName>, to: &VersionName) -> bool {
-    let Some(Ok((before, after))) = from.map(|from| manifests(store, from, to)) else { return true };
-    let defines = |change: &Change| {
-        let paths = [Some(&change.path), change.from_path.as_ref()];
-        paths.into_iter().flatten().any(|path| path.components().any(UnitName::defines))
-    };
-    changes(&before, &after).map_or(true, |changes| changes.iter().any(defines))
-}
-
-/// What both versions are, or why that is not known.
-fn manifests(store: &Store, from: &VersionName, to: &VersionName) -> Result<(Manifest, Manifest), String> {
-    let manifest = |version: &VersionName| match store.manifest(version) {
+fn manifest(store: &Store, version: &VersionName) -> Result<Manifest, String> {
+    match store.manifest(version) {
         Ok(Some(manifest)) => Ok(manifest),
         Ok(None) => Err(format!("{version} was made by hand, so it is not known what differs")),
         Err(error) => Err(format!("it is not known what differs: {}", chain(&error))),
-    };
-    Ok((manifest(from)?, manifest(to)?))
-}
-
-fn changes(before: &Manifest, after: &Manifest) -> Result<Vec<Change>> {
-    let compared = diff::compare((&before.trees, before.root), (&after.trees, after.root), &Options::default());
-    compared.map(|diff| diff.changes)
+    }
 }
 
 /// What a version has at a path.

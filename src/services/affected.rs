@@ -1,9 +1,9 @@
 //! Which units two versions differ for, and why.
 //!
 //! A unit is affected by a change of what it needs: its program `bin/<name>`, everything below its directory
-//! `services/<name>/`, its unit file, that of its template and drop-ins wherever in the tree, what it is configured to need, what the
-//! manager says that it names, and what its processes were seen to use. In doubt it is affected: a unit of which nothing
-//! is known is restarted too often rather than left on another version's files.
+//! `services/<name>/`, its unit file, that of its template and drop-ins wherever in the tree, what it is configured to
+//! need, what the manager says that it names, and what its processes were seen to use. In doubt it is affected: a unit of
+//! which nothing is known is restarted too often rather than left on another version's files.
 
 use crate::config::{Service, UnitName};
 use crate::model::TreePath;

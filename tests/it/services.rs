@@ -97,7 +97,7 @@ fn reasons(fixture: &Fixture, services: &str, from: &str, to: &str) -> Vec<Strin
     let (manager, services) = controlled(fixture, services);
     let [from, to] = [from, to].map(|version| version.parse::<VersionName>().expect("a version"));
     let found = affected(&store(fixture), &*manager, &services, Some(&from), &to).expect("an answer");
-    found.into_iter().map(|one| one.reasons.join("; ")).collect()
+    found.units.into_iter().map(|one| one.reasons.join("; ")).collect()
 }
 
 fn units(units: &[&str]) -> String {

@@ -65,7 +65,7 @@ pub struct Global {
     /// Say what is being done on standard error; twice for more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Threads to work with [default: one per processor]
+    /// Threads to work with, at most 256 [default: one per processor]
     #[arg(long, global = true, env = "TOPE_JOBS", value_name = "N", value_parser = jobs)]
     pub jobs: Option<NonZeroUsize>,
     /// Seconds to wait for a lock that another process holds

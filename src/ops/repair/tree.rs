@@ -99,7 +99,8 @@ impl Mender<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::Interrupted`]; the tree cannot be entered at all; the manifest is not whole. What cannot be mended is in the answer.
+    /// [`Error::Interrupted`]; the tree cannot be entered at all; the manifest is not whole. What cannot be mended is in
+    /// the answer.
     pub(super) fn mend(&self, task: &Task<'_>) -> Result<Done> {
         let name = &task.manifest.facts.name;
         let mut done = Done::default();

@@ -17,6 +17,7 @@ use crate::model::event::Evidence;
 use crate::model::trial::{Begun, Failure, MOST_ATTEMPTS};
 use crate::model::{Role, Trial, VersionName};
 use crate::observe::Observer;
+use crate::ops::affected::{Touched, affected};
 use crate::ops::switching::Warnings;
 use crate::refs::LockedRefs;
 use crate::services::Activity;
@@ -172,8 +173,10 @@ fn count(
     match step_back(store, &mut trial, observer, warnings)? {
         Some(to) => {
             // The boot has read what the other version defines, and starts services by it.
-            let units = Units { supervision, services: Vec::new(), observer, warnings };
-            units.reload(store, Some(&from), &to);
+            let touched = affected(store, supervision.manager, &[], Some(&from), &to);
+            if touched.map_or(true, |touched| touched.definitions) {
+                Units { supervision, services: Vec::new(), observer, warnings }.reload();
+            }
             Ok(Checked::WentBack { from, to, level: trial.level, evidence })
         }
         None => {
@@ -254,6 +257,6 @@ fn judge(
     let units = Units { supervision, services, observer, warnings };
     let mut levels = Levels::new(store, units, trial);
     levels.take_over()?;
-    let ended = levels.run(order, started, None)?;
+    let ended = levels.run(order, Touched::in_doubt(started), None)?;
     Ok(Checked::Judged(Box::new(ended.report(store, before, start))))
 }

@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use super::ledger::{bad_mark, conclude, degraded, least_bad};
 use super::units::{Order, Units};
-use super::{Attempt, Outcome, Report};
+use super::{Attempt, Outcome, Report, all};
 use crate::config::Service;
 use crate::error::{Error, Refusal, Result, chain};
 use crate::model::event::Evidence;
 use crate::model::trial::Failure;
 use crate::model::{Action, Digest, Event, Role, Selector, Trial, VersionName};
 use crate::observe::Observer;
-use crate::ops::affected::affected;
+use crate::ops::affected::{Touched, affected};
 use crate::ops::rollback::{self as back, Left, Supervised, go_back};
 use crate::ops::switching::{BadVersions, Verify, Warnings};
 use crate::refs::LockedRefs;
@@ -143,19 +143,14 @@ impl<'a> Levels<'a> {
     /// # Errors
     ///
     /// [`Refusal::Superseded`]; [`Error::Interrupted`].
-    pub(super) fn run(
-        &mut self,
-        order: Order,
-        restarted: Vec<Affected>,
-        before: Option<Vec<UnitState>>,
-    ) -> Result<Ended> {
+    pub(super) fn run(&mut self, order: Order, restarted: Touched, before: Option<Vec<UnitState>>) -> Result<Ended> {
         let (mut order, mut restarted, mut before) = (order, restarted, before);
         loop {
             // What was started by a boot was read by it.
-            if order == Order::Restart {
-                self.units.reload(self.store, self.left(), &self.trial.current);
+            if order == Order::Restart && restarted.definitions {
+                self.units.reload();
             }
-            let attempt = self.attempt(order, restarted, before.take())?;
+            let attempt = self.attempt(order, restarted.units, before.take())?;
             let failure = attempt.failure().cloned();
             let standing_units = attempt.verdicts.iter().filter(|verdict| verdict.failure().is_none()).count();
             self.attempts.push(attempt);
@@ -184,28 +179,17 @@ impl<'a> Levels<'a> {
         }
     }
 
-    /// What was current before the version that is now.
-    fn left(&self) -> Option<&VersionName> {
-        self.trial.failures.last().map(|failure| &failure.version).or(self.trial.from.as_ref())
-    }
-
     fn used_units(&self) -> Vec<Affected> {
         let why = || vec!["it was restarted before".to_owned()];
         self.trial.units.iter().map(|unit| Affected { unit: unit.clone(), reasons: why() }).collect()
     }
 
     /// What a step back restarts: all that differs, all that was restarted before, and what ran before and does not now.
-    fn affected(&mut self, from: &VersionName, to: &VersionName) -> Vec<Affected> {
+    fn affected(&mut self, from: &VersionName, to: &VersionName) -> Touched {
         let manager = self.units.manager();
-        let mut units = affected(self.store, manager, &self.units.services, Some(from), to).unwrap_or_else(|error| {
-            let reasons = vec![chain(&error)];
-            self.units
-                .services
-                .iter()
-                .map(|one| Affected { unit: one.unit.clone(), reasons: reasons.clone() })
-                .collect()
-        });
-        units.retain(Affected::is_affected);
+        let touched = affected(self.store, manager, &self.units.services, Some(from), to);
+        let touched = touched.unwrap_or_else(|error| Touched::in_doubt(all(&self.units.services, &chain(&error))));
+        let Touched { mut units, definitions, doubt } = touched.only_affected();
         let watched = self.attempts.iter().flat_map(|attempt| &attempt.verdicts).map(|verdict| verdict.unit.clone());
         let watched: Vec<String> = watched.collect();
         let states = if watched.is_empty() { Vec::new() } else { manager.states(&watched).unwrap_or_default() };
@@ -217,7 +201,7 @@ impl<'a> Levels<'a> {
             }
         }
         self.take_units(&units);
-        units
+        Touched { units, definitions, doubt }
     }
 
     fn attempt(&self, order: Order, restarted: Vec<Affected>, before: Option<Vec<UnitState>>) -> Result<Attempt> {
@@ -353,8 +337,11 @@ impl<'a> Levels<'a> {
         switched.warnings.iter().for_each(|warning| self.units.warnings.warn(warning));
         self.trial = next.into_inner();
         self.say(&format!("no version holds; current is now {best}, the least bad one"));
-        self.units.reload(self.store, Some(&left), &best);
-        let units: Vec<String> = self.affected(&left, &best).into_iter().map(|one| one.unit).collect();
+        let touched = self.affected(&left, &best);
+        if touched.definitions {
+            self.units.reload();
+        }
+        let units: Vec<String> = touched.units.into_iter().map(|one| one.unit).collect();
         self.units.bring_back(Order::Restart, &units);
         Ok(())
     }

@@ -31,7 +31,7 @@ mod units;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use super::affected::{affected, left_in_doubt};
+use super::affected::{Touched, affected};
 use super::switching::Warnings;
 use super::{activate as forward, rollback as back};
 use crate::config::Service;
@@ -164,27 +164,24 @@ pub fn activate(
     activation.check()?;
     let (from, target) = (activation.from().cloned(), activation.target.clone());
     let (services, before) = known(store, supervision, Some(&target))?;
-    let restarted = match (supervision.restart, activation.is_current()) {
-        (Restart::All, _) => all(&services, "all are to be restarted"),
-        (Restart::Changed, true) => stale(store, &services)?,
+    let mut restarted = match (supervision.restart, activation.is_current()) {
+        (Restart::All, _) => Touched::in_doubt(all(&services, "all are to be restarted")),
+        (Restart::Changed, true) => Touched::in_doubt(stale(store, &services)?),
         (Restart::Changed, false) => {
-            let affected = affected(store, supervision.manager, &services, from.as_ref(), &target)?;
-            let known = (services.as_slice(), affected.as_slice());
-            let doubt = from.as_ref().and_then(|from| left_in_doubt(store, supervision.manager, known, from, &target));
-            doubt.into_iter().for_each(|doubt| warnings.warn(&doubt));
-            affected.into_iter().filter(Affected::is_affected).collect()
+            affected(store, supervision.manager, &services, from.as_ref(), &target)?.only_affected()
         }
     };
-    let restarted = with_interrupted(store, restarted, &target)?;
-    if activation.is_current() && restarted.is_empty() {
+    restarted.doubt.iter().for_each(|doubt| warnings.warn(doubt));
+    restarted.units = with_interrupted(store, restarted.units, &target)?;
+    if activation.is_current() && restarted.units.is_empty() {
         let digest = activation.digest;
         return Ok(unchanged(store, target, digest, warnings.finish(), start));
     }
     let trial = new_trial(store, Begun::Activation, supervision, (&target, activation.digest), from.as_ref());
     let units = Units { supervision, services, observer, warnings: &warnings };
     let mut levels = Levels::new(store, units, trial);
-    levels.open(&restarted)?;
-    let stopped = levels.units().stop_first(&restarted);
+    levels.open(&restarted.units)?;
+    let stopped = levels.units().stop_first(&restarted.units);
     let switched = match observer.interrupted() {
         true => Err(Error::Interrupted),
         false => activation.switch(Some(levels.trial())),
@@ -253,8 +250,8 @@ pub fn rollback(
         _ => restarted_by_going_back(store, &units, from.as_ref(), &switched.to),
     };
     for unit in stopped {
-        if restarted.iter().all(|one| one.unit != unit) {
-            restarted.push(Affected { unit, reasons: vec!["it was stopped before the switch".into()] });
+        if restarted.units.iter().all(|one| one.unit != unit) {
+            restarted.units.push(Affected { unit, reasons: vec!["it was stopped before the switch".into()] });
         }
     }
     let mut levels = Levels::new(store, units, trial);
@@ -265,19 +262,13 @@ pub fn rollback(
 }
 
 /// What a switch back between these versions restarts. In doubt that is everything.
-fn restarted_by_going_back(
-    store: &Store,
-    units: &Units<'_>,
-    from: Option<&VersionName>,
-    to: &VersionName,
-) -> Vec<Affected> {
+fn restarted_by_going_back(store: &Store, units: &Units<'_>, from: Option<&VersionName>, to: &VersionName) -> Touched {
     let Units { supervision, services, .. } = units;
     match supervision.restart {
-        Restart::All => all(services, "all are to be restarted"),
+        Restart::All => Touched::in_doubt(all(services, "all are to be restarted")),
         Restart::Changed => {
-            let affected = affected(store, supervision.manager, services, from, to);
-            let affected = affected.unwrap_or_else(|error| all(services, &chain(&error)));
-            affected.into_iter().filter(Affected::is_affected).collect()
+            let touched = affected(store, supervision.manager, services, from, to);
+            touched.unwrap_or_else(|error| Touched::in_doubt(all(services, &chain(&error)))).only_affected()
         }
     }
 }
@@ -285,7 +276,7 @@ fn restarted_by_going_back(
 /// Where a switch back most likely leads, and all that it restarts.
 struct Expected {
     to: VersionName,
-    restarted: Vec<Affected>,
+    restarted: Touched,
 }
 
 /// Stops what must not see a switch back; gives it, and what was expected for that.
@@ -302,7 +293,7 @@ fn stop_before(
     };
     let Some(to) = to else { return (Vec::new(), None) };
     let restarted = restarted_by_going_back(store, units, from, &to);
-    (units.stop_first(&restarted), Some(Expected { to, restarted }))
+    (units.stop_first(&restarted.units), Some(Expected { to, restarted }))
 }
 
 /// The unit that this process runs in, if it is one of the services: it would be killed with it.

@@ -11,7 +11,6 @@ use crate::config::{Service, UnitName};
 use crate::error::{Error, Result, chain};
 use crate::model::{Role, VersionName};
 use crate::observe::Observer;
-use crate::ops::affected::definitions_differ;
 use crate::ops::switching::Warnings;
 use crate::services::affected::Affected;
 use crate::services::{Activity, Patience, ServiceManager, UnitState, discover};
@@ -72,17 +71,12 @@ impl<'a> Units<'a> {
         units
     }
 
-    /// Has the manager read anew what defines units, where a switch changed it. That it fails is only said: what then
-    /// runs is watched.
-    pub(super) fn reload(&self, store: &Store, from: Option<&VersionName>, to: &VersionName) {
-        // Who activates what is current may have switched before without a word to the manager.
-        if from != Some(to) && !definitions_differ(store, from, to) {
-            return;
-        }
+    /// Has the manager read anew what defines units. That it fails is only said: what then runs is watched.
+    pub(super) fn reload(&self) {
         let goes_on = || !self.observer.interrupted();
         let patience = Patience { limit: self.longest().max(RELOAD_LIMIT), keep_on: &goes_on };
         if let Err(error) = self.manager().reload(patience) {
-            self.warnings.warn(&format!("what defines the units of {to} could not be read: {}", chain(&error)));
+            self.warnings.warn(&format!("what defines units could not be read anew: {}", chain(&error)));
         }
     }
 

@@ -159,7 +159,7 @@ fn what_runs_from_the_store(manager: &dyn ServiceManager) {
     let [one, two] = ["1", "2"].map(|version| version.parse::<VersionName>().expect("a version"));
     let touched = affected(&store, manager, &found, Some(&one), &two).expect("an answer");
     let reasons = vec![format!("lib/plugin differs, which process {} has open", process.pid)];
-    assert_eq!(touched, [Affected { unit: "found.service".into(), reasons }]);
+    assert_eq!(touched.units, [Affected { unit: "found.service".into(), reasons }]);
 }
 
 fn good_ones_pass(manager: &dyn ServiceManager) {

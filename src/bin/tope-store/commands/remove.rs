@@ -9,9 +9,10 @@ use tope_store::ops::remove::remove;
 use crate::context::Context;
 use crate::exit::Exit;
 
-/// Remove versions, all of them or none
+/// Remove versions; none of them if one is protected
 ///
-/// The targets of roles, pinned versions, the newest good one and what processes use cannot be removed.
+/// The targets of roles, pinned versions, the newest good one and what processes use are protected. A version that only
+/// then turns out not to go, as one in a lower layer of an overlay, stays, and the exit code is 4.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The versions, by name or digest
