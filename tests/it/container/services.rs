@@ -185,10 +185,10 @@ fn bad_ones_fail_with_their_cause(manager: &dyn ServiceManager) {
         (service("absent-program", 15_000), "unit absent-program.service", "cannot execute its program", Some(203)),
         (service("absent-user", 15_000), "unit absent-user.service", "no such user", Some(217)),
         (service("needs", 15_000), "unit needs.service", "it is not running", None),
-        (asked("http-broken", 8002, 5_000), "http http://127.0.0.1:8002/health", "status 500 (within 5s)", None),
-        (asked("http-late", 8003, 5_000), "http http://127.0.0.1:8003/health", "timeout: global (within 5s)", None),
+        (asked("http-broken", 8002, 15_000), "http http://127.0.0.1:8002/health", "status 500 (within 15s)", None),
+        (asked("http-late", 8003, 15_000), "http http://127.0.0.1:8003/health", "timeout: global (within 15s)", None),
     ] {
-        let verdicts = restarted(manager, &[bad, service("steady", 18_000)]);
+        let verdicts = restarted(manager, &[bad, service("steady", 25_000)]);
         let Judgement::Failed(evidence) = &verdicts[0].judgement else { panic!("{verdicts:?}") };
         assert_eq!(evidence.check, check);
         assert!(evidence.detail.contains(detail), "{evidence:?}");
