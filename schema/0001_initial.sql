@@ -60,6 +60,9 @@ CREATE TABLE versions (
     directories INTEGER NOT NULL,                          -- without the top
     symlinks INTEGER NOT NULL,
     total_bytes INTEGER NOT NULL,                          -- sizes of all files, shared or not
+    anchor_event INTEGER NOT NULL,                         -- the history's last event when it was published; 0 = none
+    anchor_chain BLOB NOT NULL CHECK (length(anchor_chain) = 32),  -- that event's chain value
+    extensions BLOB NOT NULL,                              -- of the manifest, as they stand at its end
     -- The manifest file that this row was made from: another one in its place has another of these.
     manifest_size INTEGER NOT NULL,
     manifest_mtime_ns INTEGER NOT NULL,

@@ -43,6 +43,16 @@ pub enum Error {
         /// In what way it is wrong.
         detail: String,
     },
+    /// Something of the store has a newer format; that is no damage, and nothing may rewrite it.
+    #[error("this binary is too old for the {what} {}: {detail}", Shown::path(path))]
+    Newer {
+        /// Which kind of thing: "manifest".
+        what: &'static str,
+        /// Where it lies.
+        path: PathBuf,
+        /// Which number is not known.
+        detail: String,
+    },
     /// A version, role or path that does not exist.
     #[error("no such {what}: {}", Shown::text(name))]
     NotFound {
@@ -212,6 +222,8 @@ pub enum ErrorKind {
     Locked,
     /// No store, or one of an unknown format.
     NoStore,
+    /// A part of the store has a format that is newer than this build.
+    Newer,
     /// Stopped by the user.
     Interrupted,
 }
@@ -248,6 +260,7 @@ impl Error {
             Self::Io { source, .. } if is_no_space(source) => ErrorKind::NoSpace,
             Self::Io { .. } | Self::Source { .. } | Self::Index { .. } | Self::Services { .. } => ErrorKind::Failed,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::Newer { .. } => ErrorKind::Newer,
             Self::NotFound { .. } | Self::NoSuchVersion { .. } => ErrorKind::NotFound,
             Self::Refused { .. } => ErrorKind::Refused,
             Self::NoSpace { .. } => ErrorKind::NoSpace,
@@ -294,9 +307,16 @@ impl Error {
             Self::Corrupt { what: "manifest" | "object", .. } => {
                 Some("look for good bytes with: tope-store verify --repair".into())
             }
-            Self::UnsupportedFormat { .. } => Some("use the tope-store that wrote it, or a newer one".into()),
+            Self::UnsupportedFormat { .. } | Self::Newer { .. } => {
+                Some("use the tope-store that wrote it, or a newer one".into())
+            }
             _ => None,
         }
+    }
+
+    /// Whether something of the store is there and this build cannot read it: it is damaged or newer.
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::Newer { .. })
     }
 
     /// The stable name of this failure, as it stands in JSON.
@@ -315,6 +335,7 @@ impl Error {
                 ErrorKind::NoSpace => "no-space",
                 ErrorKind::Locked => "locked",
                 ErrorKind::NoStore => "no-store",
+                ErrorKind::Newer => "newer",
                 ErrorKind::Interrupted => "interrupted",
             },
         }

@@ -37,7 +37,8 @@ impl Manifests {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if there is none, [`Error::Corrupt`] if it cannot be trusted.
+    /// [`Error::NotFound`] if there is none, [`Error::Corrupt`] if it cannot be trusted, [`Error::Newer`] if this build
+    /// is too old for it.
     pub fn read(&self, name: &VersionName) -> Result<Manifest> {
         self.decode(name, Manifest::decode_body, |manifest| &manifest.facts.name)
     }
@@ -65,21 +66,21 @@ impl Manifests {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if there is none, [`Error::Corrupt`] if it is damaged.
+    /// [`Error::NotFound`] if there is none, [`Error::Corrupt`] if it is damaged, [`Error::Newer`] if its format is newer.
     pub fn body(&self, name: &VersionName) -> Result<Vec<u8>> {
         let bytes = self.dir.try_read(name).map_err(|error| match self.dir.try_stat(name) {
             Ok(Some(stat)) if stat.kind != Kind::File => self.damaged(name, format!("it is {}", stat.kind.describe())),
             _ => error,
         })?;
         let bytes = bytes.ok_or_else(|| Error::NotFound { what: "version", name: name.to_string() })?;
-        body_of(&bytes).map_err(|error| self.damaged(name, error.to_string()))
+        body_of(&bytes).map_err(|error| self.unreadable(name, &error))
     }
 
     /// Walks through the body of a version's manifest.
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] if it cannot be trusted. Then what was told proves nothing.
+    /// [`Error::Corrupt`] if it cannot be trusted, [`Error::Newer`] as above. Then what was told proves nothing.
     pub fn walk_body(
         &self,
         name: &VersionName,
@@ -88,6 +89,15 @@ impl Manifests {
     ) -> Result<(Facts, Digest)> {
         let read = |body: &[u8]| walk_body(body, tell).map(|(facts, root)| (facts, Digest(root)));
         self.decode_body(name, body, read, |(facts, _)| &facts.name)
+    }
+
+    fn unreadable(&self, name: &VersionName, error: &DecodeError) -> Error {
+        match error {
+            DecodeError::Newer { .. } => {
+                Error::Newer { what: "manifest", path: self.dir.path_of(name), detail: error.to_string() }
+            }
+            _ => self.damaged(name, error.to_string()),
+        }
     }
 
     fn damaged(&self, name: &VersionName, detail: String) -> Error {
@@ -110,7 +120,7 @@ impl Manifests {
         decode: impl FnOnce(&[u8]) -> Result<T, DecodeError>,
         named: impl FnOnce(&T) -> &VersionName,
     ) -> Result<T> {
-        let decoded = decode(body).map_err(|error| self.damaged(name, error.to_string()))?;
+        let decoded = decode(body).map_err(|error| self.unreadable(name, &error))?;
         match named(&decoded) {
             found if found == name => Ok(decoded),
             found => Err(self.damaged(name, format!("it is the manifest of {found}"))),
@@ -133,8 +143,15 @@ impl Manifests {
     }
 
     /// Puts a manifest that was lost or damaged back, durably, in the place of whatever has its name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Newer`] if what has its name is not damaged but newer: then it stays. What the system refuses.
     pub fn restore(&self, manifest: &Manifest) -> Result<()> {
         let name = manifest.facts.name.as_str();
+        if let Err(error @ Error::Newer { .. }) = self.facts(&manifest.facts.name) {
+            return Err(error);
+        }
         if self.dir.try_stat(name)?.is_some_and(|stat| stat.kind == Kind::Directory) {
             remove::tree(&self.dir, name)?;
         }

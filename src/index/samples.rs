@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{HistoryLine, Index, ManifestFile};
 use crate::model::event::{CHAIN_START, Event};
 use crate::model::{
-    ContentId, Digest, Entry, EntryName, Facts, Manifest, Metadata, Node, ObjectKey, Ownership, Placement,
-    PlacementKind, Source, SourceKind, Tree, TreePath, TreeSet, VersionName, Xattrs,
+    Anchor, ContentId, Digest, Entry, EntryName, Extensions, Facts, Manifest, Metadata, Node, ObjectKey, Ownership,
+    Placement, PlacementKind, Source, SourceKind, Tree, TreePath, TreeSet, VersionName, Xattrs,
 };
 
 pub(super) fn name(text: &str) -> VersionName {
@@ -62,6 +62,7 @@ pub(super) fn manifest(version: &str, number: u64, files: &[(&str, &str)]) -> Ma
     let facts = Facts {
         name: name(version),
         import_number: number,
+        anchor: Anchor { number: 3 * number, chain: [number as u8; 32] },
         imported_at: 1_700_000_000,
         clock_synchronised: true,
         note: format!("release {version}"),
@@ -71,7 +72,8 @@ pub(super) fn manifest(version: &str, number: u64, files: &[(&str, &str)]) -> Ma
         shared: vec![path("services/app/log"), path("services/app/state")],
         private_empty: Vec::new(),
     };
-    Manifest { facts, root, trees, placements }
+    let extensions = Extensions::new(BTreeMap::from([(0x8001, number.to_le_bytes().to_vec())]));
+    Manifest { facts, root, trees, placements, extensions }
 }
 
 /// Path from here on, kind, contents.

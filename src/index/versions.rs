@@ -2,18 +2,22 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use rusqlite::{Params, Row};
+use rusqlite::{Params, Row, params};
 
 use super::failure::{failed, malformed};
 use super::{Reader, Writer, number, unsigned};
 use crate::error::Result;
 use crate::fsys::Stat;
-use crate::model::{Digest, Facts, Manifest, Ownership, Source, SourceKind, TreeId, TreePath, VersionName};
+use crate::model::codec::Reader as Decoder;
+use crate::model::{
+    Anchor, Digest, Extensions, Facts, Manifest, Ownership, Source, SourceKind, TreeId, TreePath, VersionName,
+};
 
 const INSERT_VERSION: &str = "INSERT INTO versions
     (import_number, name, tree, imported_at, clock_synchronised, note, source_kind, source_path, ownership,
-     files, directories, symlinks, total_bytes, manifest_size, manifest_mtime_ns, manifest_inode)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+     files, directories, symlinks, total_bytes, manifest_size, manifest_mtime_ns, manifest_inode,
+     anchor_event, anchor_chain, extensions)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
 const INSERT_LABEL: &str = "INSERT INTO labels (version, key, value) VALUES (?1, ?2, ?3)";
 const INSERT_SHARED: &str = "INSERT INTO shared_paths (version, path) VALUES (?1, ?2)";
 const LABELS: &str = "SELECT version, key, value FROM labels";
@@ -24,7 +28,8 @@ macro_rules! select_versions {
         concat!(
             "SELECT v.import_number, v.name, t.hash, v.imported_at, v.clock_synchronised, v.note, v.source_kind, ",
             "v.source_path, v.ownership, v.files, v.directories, v.symlinks, v.total_bytes, ",
-            "v.manifest_size, v.manifest_mtime_ns, v.manifest_inode FROM versions AS v JOIN trees AS t ON t.id = v.tree ",
+            "v.manifest_size, v.manifest_mtime_ns, v.manifest_inode, v.anchor_event, v.anchor_chain, v.extensions ",
+            "FROM versions AS v JOIN trees AS t ON t.id = v.tree ",
             $rest,
             " ORDER BY v.import_number"
         )
@@ -80,6 +85,8 @@ pub struct IndexedVersion {
     pub digest: Digest,
     /// What there is in it.
     pub counts: Counts,
+    /// The manifest's extensions.
+    pub extensions: Extensions,
     /// The manifest file that this was read from.
     pub manifest_file: ManifestFile,
 }
@@ -158,11 +165,15 @@ fn version(row: &Row<'_>) -> rusqlite::Result<Option<IndexedVersion>> {
     let kind_name = row.get_ref(6)?.as_str()?;
     let kind = SourceKind::ALL.into_iter().find(|kind| kind.name() == kind_name);
     let ownership = parse_ownership(row.get_ref(8)?.as_str()?);
-    let (Some(name), Some(kind), Some(ownership)) = (name, kind, ownership) else { return Ok(None) };
+    let extensions = Extensions::decode(&mut Decoder::new(row.get_ref(18)?.as_blob()?)).ok();
+    let (Some(name), Some(kind), Some(ownership), Some(extensions)) = (name, kind, ownership, extensions) else {
+        return Ok(None);
+    };
     Ok(Some(IndexedVersion {
         facts: Facts {
             name,
             import_number: unsigned(row, 0)?,
+            anchor: Anchor { number: unsigned(row, 16)?, chain: row.get(17)? },
             imported_at: row.get(3)?,
             clock_synchronised: row.get(4)?,
             note: row.get(5)?,
@@ -180,6 +191,7 @@ fn version(row: &Row<'_>) -> rusqlite::Result<Option<IndexedVersion>> {
             symlinks: unsigned(row, 11)?,
             total_bytes: unsigned(row, 12)?,
         },
+        extensions,
         manifest_file: ManifestFile {
             size: unsigned(row, 13)?,
             mtime_ns: row.get(14)?,
@@ -231,10 +243,22 @@ impl Writer<'_> {
         file: &ManifestFile,
     ) -> rusqlite::Result<i64> {
         let Facts {
-            name, import_number, imported_at, clock_synchronised, note, labels, source, ownership, shared, ..
+            name,
+            import_number,
+            anchor,
+            imported_at,
+            clock_synchronised,
+            note,
+            labels,
+            source,
+            ownership,
+            shared,
+            ..
         } = &manifest.facts;
+        let mut extensions = Vec::new();
+        manifest.extensions.encode(&mut extensions);
         let version = number(*import_number)?;
-        self.transaction.prepare_cached(INSERT_VERSION)?.execute((
+        self.transaction.prepare_cached(INSERT_VERSION)?.execute(params![
             version,
             name.as_str(),
             tree,
@@ -251,7 +275,10 @@ impl Writer<'_> {
             number(file.size)?,
             file.mtime_ns,
             file.inode.cast_signed(),
-        ))?;
+            number(anchor.number)?,
+            anchor.chain,
+            extensions,
+        ])?;
         let mut statement = self.transaction.prepare_cached(INSERT_LABEL)?;
         for (key, value) in labels {
             statement.execute((version, key, value))?;
@@ -275,6 +302,7 @@ mod tests {
             facts: manifest.facts.clone(),
             digest: digest_of(manifest),
             counts,
+            extensions: manifest.extensions.clone(),
             manifest_file: manifest_file(manifest.facts.import_number),
         }
     }

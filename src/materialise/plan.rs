@@ -295,7 +295,7 @@ mod tests {
 
     use super::*;
     use crate::model::manifest::{Source, SourceKind, body_of, walk_body};
-    use crate::model::{ContentId, Tree};
+    use crate::model::{Anchor, ContentId, Extensions, Tree};
 
     #[test]
     fn a_shared_link_leads_out_of_the_version_from_any_depth() {
@@ -337,6 +337,7 @@ mod tests {
             facts: Facts {
                 name: "v1.0.0".parse().unwrap(),
                 import_number: 1,
+                anchor: Anchor::START,
                 imported_at: 0,
                 clock_synchronised: true,
                 note: String::new(),
@@ -349,6 +350,7 @@ mod tests {
             root,
             trees,
             placements: kinds.into_iter().zip(1..).map(|(kind, time)| placement(kind, time)).collect(),
+            extensions: Extensions::default(),
         }
     }
 

@@ -11,6 +11,14 @@ pub enum DecodeError {
         /// Offset of the end.
         at: usize,
     },
+    /// A newer format, or a part of one that must not be ignored.
+    #[error("{what} {number}, which this build does not know")]
+    Newer {
+        /// Which kind of number is unknown.
+        what: &'static str,
+        /// The number.
+        number: u64,
+    },
     /// A value that the format does not allow.
     #[error("{what} at byte {at}")]
     Invalid {

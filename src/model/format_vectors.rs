@@ -124,6 +124,7 @@ fn manifest() -> Manifest {
         facts: Facts {
             name: "v1.0.0".parse().unwrap(),
             import_number: 7,
+            anchor: Anchor { number: 12, chain: [0xc4; 32] },
             imported_at: 1_767_225_600,
             clock_synchronised: true,
             note: "first".into(),
@@ -140,6 +141,7 @@ fn manifest() -> Manifest {
             placement(PlacementKind::Shared, -1, 0),
             placement(PlacementKind::PinnedMtime, 5, 6),
         ],
+        extensions: Extensions::new(BTreeMap::from([(0x8001, b"kept".to_vec())])),
     }
 }
 

@@ -6,10 +6,12 @@
 //! - [`tree`]: directories as canonical, hashed values
 //! - [`manifest`]: one version's exact contents
 //! - [`event`]: what happened, and the marks that follow from it
+//! - [`anchor`]: an event of the history, named from outside it
 //! - [`diff`]: in what two versions differ
 //! - [`retention`]: which versions stay, which go, and why
 //! - [`units`]: sizes and durations as people write them
 
+pub mod anchor;
 pub mod codec;
 pub mod diff;
 pub mod event;
@@ -28,10 +30,11 @@ pub mod units;
 #[cfg(test)]
 mod format_vectors;
 
+pub use anchor::Anchor;
 pub use event::{Action, Event};
 pub use format::Format;
 pub use id::{ContentId, Digest, TreeId, XattrDigest};
-pub use manifest::{Facts, Manifest, Placement, PlacementKind, Source, SourceKind};
+pub use manifest::{Extensions, Facts, Manifest, Placement, PlacementKind, Source, SourceKind};
 pub use marks::Marks;
 pub use metadata::{InodeClass, Metadata, ObjectKey, Ownership, Sealed, Xattrs};
 pub use name::{EntryName, Role, Selector, TreePath, VersionName};

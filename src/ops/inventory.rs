@@ -80,7 +80,7 @@ pub(super) fn refuse_doubt(store: &Store, observer: &dyn Observer) -> Result<(Ma
         }
     }
     match Contents::read(store, observer) {
-        Err(error @ Error::Corrupt { .. }) => Err(doubt(error.to_string())),
+        Err(error) if error.is_unreadable() => Err(doubt(error.to_string())),
         other => other.map(|contents| (reading.marks, contents)),
     }
 }
@@ -90,7 +90,7 @@ impl Contents {
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] for one that cannot be trusted.
+    /// [`Error::Corrupt`] for one that cannot be trusted, [`Error::Newer`] for one that this binary is too old for.
     pub(super) fn read(store: &Store, observer: &dyn Observer) -> Result<Self> {
         observer.stage(Stage::Scan, None);
         let manifests = store.manifests()?;

@@ -4,7 +4,7 @@
 //! What one of them knows and another does not is listed all the same, with a [`State`] that says so: a damaged
 //! manifest or a missing tree hides nothing.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fsys::Kind;
 use crate::index::{self, Counts, IndexedVersion, Reader};
 use crate::model::marks::{Note, Standing};
@@ -20,6 +20,8 @@ pub enum State {
     Unmanaged,
     /// Its manifest cannot be trusted.
     DamagedManifest,
+    /// This binary is too old for its manifest.
+    Newer,
     /// Its directory is gone.
     MissingTree,
     /// A repair found something in it damaged that it could not mend.
@@ -38,6 +40,7 @@ impl State {
         match self {
             Self::Unmanaged => "unmanaged",
             Self::DamagedManifest => "damaged-manifest",
+            Self::Newer => "newer",
             Self::MissingTree => "missing-tree",
             Self::Damaged => "damaged",
             Self::Bad => "bad",
@@ -182,7 +185,10 @@ impl Around {
         let standing = digest.map(|digest| self.marks.standing(&digest)).unwrap_or_default();
         let state = match () {
             () if !has_manifest => State::Unmanaged,
-            () if indexed.is_none() => State::DamagedManifest,
+            () if indexed.is_none() => match store.manifests()?.facts(name) {
+                Err(Error::Newer { .. }) => State::Newer,
+                _ => State::DamagedManifest,
+            },
             () if !has_tree => State::MissingTree,
             () if self.marks.damaged.contains_key(name) => State::Damaged,
             () if standing.bad.is_some() => State::Bad,

@@ -15,13 +15,15 @@
 
 use crate::error::{Error, Refusal, Result};
 use crate::fsys::Dir;
-use crate::model::{Action, Digest, Event, Facts, Manifest, Placement, TreeId, TreeSet, VersionName};
+use crate::model::{
+    Action, Anchor, Digest, Event, Extensions, Facts, Manifest, Placement, TreeId, TreeSet, VersionName,
+};
 use crate::staging::{self, Run};
 use crate::store::SharedStore;
 
-/// A built version, ready to be published but for its import number.
+/// A built version, ready to be published except for its import number and its anchor.
 pub struct Draft {
-    /// Its facts; the import number is filled in.
+    /// Its facts; import number and anchor are filled in.
     pub facts: Facts,
     /// Its root tree.
     pub root: TreeId,
@@ -29,6 +31,15 @@ pub struct Draft {
     pub trees: TreeSet,
     /// Its placements.
     pub placements: Vec<Placement>,
+}
+
+impl Draft {
+    /// The manifest with these import number and anchor.
+    pub fn numbered(self, (import_number, anchor): (u64, Anchor)) -> Manifest {
+        let Self { facts, root, trees, placements } = self;
+        let facts = Facts { import_number, anchor, ..facts };
+        Manifest { facts, root, trees, placements, extensions: Extensions::default() }
+    }
 }
 
 /// How publishing ended.
@@ -98,8 +109,7 @@ pub fn publish(
     meanwhile: &(dyn Fn() + Sync),
 ) -> Result<Outcome> {
     // Almost always nobody else imports meanwhile, and this is the number.
-    let facts = Facts { import_number: store.next_import_number()?, ..draft.facts };
-    let mut manifest = Manifest { facts, root: draft.root, trees: draft.trees, placements: draft.placements };
+    let mut manifest = draft.numbered(store.next_import()?);
     let mut encoded = sync_and_index(store, run, &manifest, meanwhile)?;
     let publishing = store.publish_lock()?;
     let manifests = store.manifests()?;
@@ -109,9 +119,9 @@ pub fn publish(
     }
     check_name_is_free(store, &name)?;
     seed(&manifest)?;
-    let import_number = store.next_import_number()?;
-    if import_number != manifest.facts.import_number {
-        manifest.facts.import_number = import_number;
+    let (import_number, anchor) = store.next_import()?;
+    if (import_number, anchor) != (manifest.facts.import_number, manifest.facts.anchor) {
+        (manifest.facts.import_number, manifest.facts.anchor) = (import_number, anchor);
         encoded = manifest.encode();
     }
     manifests.publish_encoded(&name, &encoded)?;

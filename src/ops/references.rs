@@ -222,7 +222,9 @@ mod tests {
 
     use super::*;
     use crate::fsys::Dir;
-    use crate::model::{ContentId, Entry, EntryName, Manifest, Metadata, Node, Placement, Source, SourceKind};
+    use crate::model::{
+        Anchor, ContentId, Entry, EntryName, Extensions, Manifest, Metadata, Node, Placement, Source, SourceKind,
+    };
     use crate::model::{Tree, TreeSet};
 
     /// Files of one directory of a version: contents, and whether its time is part of its key.
@@ -251,6 +253,7 @@ mod tests {
         let facts = Facts {
             name: format!("v{number}").parse().unwrap(),
             import_number: number,
+            anchor: Anchor::START,
             imported_at: 0,
             clock_synchronised: true,
             note: String::new(),
@@ -260,7 +263,7 @@ mod tests {
             shared: Vec::new(),
             private_empty: Vec::new(),
         };
-        Manifest { facts, root, trees, placements }
+        Manifest { facts, root, trees, placements, extensions: Extensions::default() }
     }
 
     fn keys_of(manifest: &Manifest) -> BTreeSet<ObjectKey> {

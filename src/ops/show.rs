@@ -68,10 +68,10 @@ pub fn show(store: &Store, version: &Selector) -> Result<Report> {
             }
         }
         // The index may still know what it said; the manifest is what counts.
-        Err(Error::Corrupt { .. } | Error::NotFound { .. }) => (None, None),
+        Err(Error::Corrupt { .. } | Error::Newer { .. } | Error::NotFound { .. }) => (None, None),
         Err(error) => return Err(error),
     };
     let listed = around.describe(store, &name, indexed)?;
-    debug_assert!(placed.is_some() || matches!(listed.state, State::DamagedManifest | State::Unmanaged));
+    debug_assert!(placed.is_some() || matches!(listed.state, State::DamagedManifest | State::Newer | State::Unmanaged));
     Ok(Report { listed, placed, events: events.into_iter().map(|(event, _)| event).collect() })
 }

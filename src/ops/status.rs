@@ -62,6 +62,8 @@ pub enum CurrentHealth {
     Checked(Checked),
     /// It was not, for this reason.
     NotChecked(String),
+    /// This binary is too old for its manifest, as this says.
+    Newer(String),
 }
 
 /// How things stand.
@@ -173,6 +175,7 @@ fn health(
     let planned = match Planned::read(&store.manifests()?, version) {
         Ok(planned) => planned,
         Err(Error::NotFound { .. }) => return not_checked("it was made by hand"),
+        Err(error @ Error::Newer { .. }) => return Ok(CurrentHealth::Newer(chain(&error))),
         Err(error) => return not_checked(&chain(&error)),
     };
     match check_version(store, &planned, depth, expect(survey, version), observer) {

@@ -36,7 +36,7 @@ pub struct Options {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// A stable word: those of [`super::check::ProblemKind`], or `object-…` for the store's own copy, `manifest`,
-    /// `history`, `link`.
+    /// `history`, `link`; [`NEWER`] for a manifest that this binary is too old for.
     pub kind: String,
     /// The version it concerns, if it concerns one.
     pub version: Option<VersionName>,
@@ -44,9 +44,12 @@ pub struct Finding {
     pub path: Vec<u8>,
     /// The sentence.
     pub detail: String,
-    /// Whether something is lost or wrong; `false` for what is merely superfluous.
+    /// Whether something is lost or wrong; `false` for superfluous names, and for a manifest that is newer.
     pub damage: bool,
 }
+
+/// The kind of a finding about a version that this binary is too old to verify.
+pub const NEWER: &str = "newer";
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -72,6 +75,11 @@ impl Report {
     /// Whether nothing is damaged.
     pub fn ok(&self) -> bool {
         !self.findings.iter().any(|finding| finding.damage)
+    }
+
+    /// Whether this binary is too old to verify some of it.
+    pub fn has_newer(&self) -> bool {
+        self.findings.iter().any(|finding| finding.kind == NEWER)
     }
 }
 
@@ -170,6 +178,11 @@ impl Pass<'_> {
         let planned = match read {
             Ok(planned) => planned,
             Err(error @ Error::Corrupt { .. }) => return unseen(of_manifest(chain(&error))),
+            Err(error @ Error::Newer { .. }) => {
+                let path = format!("store/manifests/{name}");
+                let newer = Finding { damage: false, ..Finding::in_store(NEWER, Some(name), path, chain(&error)) };
+                return unseen(vec![newer]);
+            }
             Err(Error::NotFound { .. }) if marks.versions.contains_key(name) && store.has_tree(name)? => {
                 return unseen(of_manifest("it is not there, though the history knows the version".into()));
             }

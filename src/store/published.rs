@@ -54,7 +54,7 @@ impl SharedStore<'_> {
             match told_all {
                 Ok(_) => published.take(told),
                 // What cannot be read vouches for nothing.
-                Err(Error::Corrupt { .. } | Error::NotFound { .. }) => {}
+                Err(Error::Corrupt { .. } | Error::Newer { .. } | Error::NotFound { .. }) => {}
                 Err(error) => return Err(error),
             }
         }

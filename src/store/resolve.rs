@@ -53,7 +53,7 @@ impl Store {
                 // The history does not know it, or is damaged.
                 None => match manifests.read(&name) {
                     Ok(manifest) => (manifest.digest(), manifest.facts.import_number),
-                    Err(Error::Corrupt { .. } | Error::NotFound { .. }) => continue,
+                    Err(Error::Corrupt { .. } | Error::Newer { .. } | Error::NotFound { .. }) => continue,
                     Err(error) => return Err(error),
                 },
             };

@@ -57,7 +57,7 @@ impl Exit {
             ErrorKind::Refused => Self::Refused,
             ErrorKind::Corrupt => Self::Corrupt,
             ErrorKind::Locked => Self::Locked,
-            ErrorKind::NoStore => Self::NoStore,
+            ErrorKind::NoStore | ErrorKind::Newer => Self::NoStore,
             ErrorKind::Interrupted => Self::Interrupted,
             _ => Self::Failed,
         }

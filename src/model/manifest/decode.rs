@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 
 use super::{
-    Facts, HEAD_BYTES, MANIFEST_CONTEXT, MANIFEST_FORMAT, MANIFEST_MAGIC, MAX_BODY_BYTES, MAX_ENTRIES, Manifest,
-    Placement, PlacementKind, Source, SourceKind, key_of,
+    Extensions, Facts, HEAD_BYTES, MANIFEST_CONTEXT, MANIFEST_FORMAT, MANIFEST_MAGIC, MAX_BODY_BYTES, MAX_ENTRIES,
+    Manifest, Placement, PlacementKind, Source, SourceKind, key_of,
 };
+use crate::model::anchor::Anchor;
 use crate::model::codec::{DecodeError, Reader};
 use crate::model::id::{ContentId, TreeId};
 use crate::model::metadata::{KeyHasher, ObjectKey, Ownership};
@@ -61,8 +62,9 @@ impl Manifest {
         for _ in 0..files {
             placements.push(decode_placement(&mut reader)?);
         }
+        let extensions = Extensions::decode(&mut reader)?;
         reader.finish()?;
-        Ok(Self { facts, root, trees, placements })
+        Ok(Self { facts, root, trees, placements, extensions })
     }
 }
 
@@ -164,6 +166,7 @@ pub fn walk_body(body: &[u8], mut tell: impl FnMut(&Facts, Step<'_>)) -> Result<
     if told != files {
         return Err(reader.invalid(MISCOUNTED_FILES));
     }
+    Extensions::decode(&mut reader)?;
     reader.finish()?;
     Ok((facts, root))
 }
@@ -172,14 +175,16 @@ pub fn walk_body(body: &[u8], mut tell: impl FnMut(&Facts, Step<'_>)) -> Result<
 ///
 /// # Errors
 ///
-/// [`DecodeError`] for a file that is damaged, cut or none.
+/// [`DecodeError::Newer`] for another format, of which nothing but its number is read; another [`DecodeError`] for a
+/// file that is damaged, cut or none.
 pub fn body_of(file: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let mut head = Reader::new(file);
     if head.bytes(8)? != MANIFEST_MAGIC {
         return Err(head.invalid("not a manifest: wrong first bytes"));
     }
-    if head.u32()? != MANIFEST_FORMAT {
-        return Err(head.invalid("an unknown version of the manifest format"));
+    let format = head.u32()?;
+    if format != MANIFEST_FORMAT {
+        return Err(DecodeError::Newer { what: "manifest format", number: format.into() });
     }
     let length = head.u64()?;
     let checksum: [u8; 32] = head.array()?;
@@ -213,7 +218,10 @@ fn decode_facts(reader: &mut Reader<'_>) -> Result<Facts, DecodeError> {
     // In full: where people may leave out the `v`, a manifest does not.
     let name = name.filter(|name: &VersionName| name.as_str().as_bytes() == bytes);
     let name = name.ok_or_else(|| reader.invalid("a version name that is not allowed"))?;
-    let (import_number, imported_at) = (reader.u64()?, reader.i64()?);
+    Extensions::refuse_critical(reader)?;
+    let import_number = reader.u64()?;
+    let anchor = Anchor { number: reader.u64()?, chain: reader.array()? };
+    let imported_at = reader.i64()?;
     let clock_synchronised = match reader.u8()? {
         0 => false,
         1 => true,
@@ -240,6 +248,7 @@ fn decode_facts(reader: &mut Reader<'_>) -> Result<Facts, DecodeError> {
     Ok(Facts {
         name,
         import_number,
+        anchor,
         imported_at,
         clock_synchronised,
         note,

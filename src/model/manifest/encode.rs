@@ -79,14 +79,20 @@ impl Manifest {
             take(&piece)?;
             piece.clear();
         }
+        self.extensions.encode(&mut piece);
         take(&piece)
     }
 }
 
 fn put_facts(out: &mut Vec<u8>, facts: &Facts) {
-    let Facts { name, import_number, imported_at, clock_synchronised, note, labels, source, ownership, .. } = facts;
+    let Facts { name, import_number, anchor, imported_at, clock_synchronised, note, labels, source, ownership, .. } =
+        facts;
     put_short_bytes(out, name.as_ref());
+    // This build knows no critical extension.
+    put_count(out, 0);
     out.extend_from_slice(&import_number.to_le_bytes());
+    out.extend_from_slice(&anchor.number.to_le_bytes());
+    out.extend_from_slice(&anchor.chain);
     out.extend_from_slice(&imported_at.to_le_bytes());
     out.push(u8::from(*clock_synchronised));
     put_long_bytes(out, note.as_bytes());

@@ -3,18 +3,24 @@
 //! The file is a fixed head (magic, format, length, checksum) and one zstd frame; `schema/FORMAT.md` gives it byte
 //! by byte. Decoding checks everything that can be checked without the file system: the checksum, that every tree is
 //! there and named by its hash, that nothing is left over, that there is one placement per file.
+//!
+//! A format number or a critical extension that this build does not know makes a manifest *newer*, which is not damage:
+//! the manifest is refused ([`DecodeError::Newer`](super::codec::DecodeError::Newer)) and never rewritten.
 
 mod decode;
 mod encode;
+mod extensions;
 
 use std::collections::BTreeMap;
 
+use super::anchor::Anchor;
 use super::id::{ContentId, Digest, TreeId};
 use super::metadata::{Metadata, ObjectKey, Ownership, Sealed};
 use super::name::{TreePath, VersionName};
 use super::tree::{Entry, Node, TreeSet};
 
 pub use decode::{FileMet, Step, body_of, walk_body};
+pub use extensions::Extensions;
 
 /// First bytes of a manifest.
 pub const MANIFEST_MAGIC: &[u8; 8] = b"tope-man";
@@ -72,6 +78,8 @@ pub struct Facts {
     pub name: VersionName,
     /// Its import number; higher is newer.
     pub import_number: u64,
+    /// The history's last event when it was published.
+    pub anchor: Anchor,
     /// Wall time of the import in seconds; a label.
     pub imported_at: i64,
     /// Whether the clock was synchronised then.
@@ -126,6 +134,8 @@ pub struct Manifest {
     pub trees: TreeSet,
     /// One per non-empty regular file, in the order of [`TreeSet::walk`].
     pub placements: Vec<Placement>,
+    /// Data of newer builds, which this one keeps.
+    pub extensions: Extensions,
 }
 
 impl Manifest {
@@ -167,6 +177,7 @@ fn key_of(content: ContentId, recorded: &Metadata, ownership: Ownership, placeme
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::codec::DecodeError;
     use crate::model::{EntryName, Tree};
 
     fn manifest() -> Manifest {
@@ -181,6 +192,7 @@ mod tests {
             facts: Facts {
                 name: "v1.0.0".parse().unwrap(),
                 import_number: 7,
+                anchor: Anchor { number: 12, chain: [9; 32] },
                 imported_at: 1_700_000_000,
                 clock_synchronised: true,
                 note: "first".into(),
@@ -193,6 +205,7 @@ mod tests {
             root,
             trees,
             placements: vec![Placement { kind: PlacementKind::PinnedMtime, mtime_seconds: 5, mtime_nanoseconds: 6 }],
+            extensions: Extensions::new(BTreeMap::from([(7, b"seven".to_vec()), (300, Vec::new())])),
         }
     }
 
@@ -200,6 +213,39 @@ mod tests {
     fn a_manifest_reads_back() {
         let manifest = manifest();
         assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
+    }
+
+    #[test]
+    fn a_format_or_critical_extension_that_is_not_known_is_newer_and_no_damage() {
+        let mut encoded = manifest().encode();
+        encoded[8] = 2;
+        let newer = DecodeError::Newer { what: "manifest format", number: 2 };
+        assert_eq!(Manifest::decode(&encoded), Err(newer));
+        // Nothing behind the number can be relied on.
+        assert!(matches!(body_of(&encoded[..12]), Err(DecodeError::Newer { .. })));
+        assert!(matches!(body_of(&encoded[..11]), Err(DecodeError::Truncated { .. })));
+        let body = manifest().encode_body();
+        let name = 2 + "v1.0.0".len();
+        assert_eq!(body[name..name + 4], [0; 4]);
+        let critical = [&body[..name], &[1, 0, 0, 0, 44, 1], &body[name + 4..]].concat();
+        let newer = DecodeError::Newer { what: "critical extension", number: 300 };
+        assert_eq!(Manifest::decode_body(&critical), Err(newer.clone()));
+        assert_eq!(Manifest::decode_facts(&critical), Err(newer.clone()));
+        assert_eq!(walk_body(&critical, |_, _| {}), Err(newer));
+    }
+
+    #[test]
+    fn extensions_are_sorted_and_each_there_once() {
+        let body = manifest().encode_body();
+        let area = [&2_u32.to_le_bytes()[..], &[7, 0, 5, 0, 0, 0], b"seven", &[44, 1, 0, 0, 0, 0]].concat();
+        assert!(body.ends_with(&area));
+        for wrong in [[7_u8, 0], [6, 0]] {
+            let mut body = body.clone();
+            let at = body.len() - 6;
+            body[at..at + 2].copy_from_slice(&wrong);
+            assert!(matches!(Manifest::decode_body(&body), Err(DecodeError::Invalid { .. })));
+            assert!(matches!(walk_body(&body, |_, _| {}), Err(DecodeError::Invalid { .. })));
+        }
     }
 
     #[test]

@@ -21,9 +21,7 @@ use crate::error::{Error, Refusal, Result, Shown};
 use crate::fsys::process::{Use, uses_below};
 use crate::fsys::{Dir, Kind};
 use crate::layout;
-use crate::model::{
-    Action, Digest, EntryName, Event, Facts, Manifest, Role, Source, SourceKind, TreePath, VersionName,
-};
+use crate::model::{Action, Digest, EntryName, Event, Manifest, Role, Source, SourceKind, TreePath, VersionName};
 use crate::observe::{Observer, Stage};
 use crate::scan::{self, Scan};
 use crate::staging::Run;
@@ -137,9 +135,7 @@ fn adopt_one(job: &Job<'_>) -> Result<Adopted> {
     drop(source);
     let place = format!("versions/{}", job.version).into_bytes();
     let draft = job.draft(&mut passed, Source { kind: SourceKind::Adopted, path: place });
-    let import_number = job.store.next_import_number()?;
-    let facts = Facts { import_number, ..draft.facts };
-    let manifest = Manifest { facts, root: draft.root, trees: draft.trees, placements: draft.placements };
+    let manifest = draft.numbered(job.store.next_import()?);
     let displaced = swap(job, &run, &note, &scan, &manifest)?;
     let event = Event::about(Action::Adopt, job.version, Some(Digest(passed.root)));
     let import_number = manifest.facts.import_number;

@@ -7,11 +7,14 @@ use crate::error::{Error, Result, Shown, chain};
 use crate::model::VersionName;
 use crate::observe::Observer;
 use crate::ops::check::Depth;
-use crate::ops::verify::{self, verify};
+use crate::ops::verify::{self, NEWER, verify};
 use crate::store::Store;
 
 /// A path, and what is wrong there.
 type Place = (Vec<u8>, String);
+
+/// The way out where this binary is too old.
+const TOO_OLD: &str = "use the tope-store that wrote it, or a newer one";
 
 /// Most paths of one kind that are named.
 const MOST_NAMED: usize = 3;
@@ -28,7 +31,8 @@ pub(super) fn examine(store: &Store, _: &Options<'_>, report: &mut Report, obser
         }
     };
     let mut grouped: BTreeMap<(Option<VersionName>, String), Vec<Place>> = BTreeMap::new();
-    let findings = checked.findings.into_iter().filter(|finding| finding.damage);
+    let concerns = |finding: &verify::Finding| finding.damage || finding.kind == NEWER;
+    let findings = checked.findings.into_iter().filter(concerns);
     // What is wrong with links and history has families of its own.
     for finding in findings.filter(|finding| !matches!(finding.kind.as_str(), "history" | "link")) {
         grouped.entry((finding.version, finding.kind)).or_default().push((finding.path, finding.detail));
@@ -63,6 +67,12 @@ fn of_kind(version: Option<&VersionName>, kind: &str, places: &[Place]) -> Findi
         more => format!("; and {more} more"),
     };
     let what = format!("{name}{}{more}", named.join("; "));
+    if let (NEWER, Some(version)) = (kind, version) {
+        let why =
+            "it cannot be verified, activated after a check, or imported again, and gc refuses to remove anything";
+        let finding = Finding::new(NEWER, Severity::Trouble, what, why).of(version);
+        return finding.at(format!("store/manifests/{version}")).remedy(TOO_OLD);
+    }
     let (kind, why) = match kind {
         "mode" => ("mode", "programs may not start, or files be writable that must not be"),
         "owner" => ("owner", "services may be refused what they need, or be able to write what they must not"),

@@ -29,7 +29,9 @@ use crate::error::{Error, Refusal, Result};
 use crate::fsys::{Dir, file, system};
 use crate::layout;
 use crate::model::glob::PathPatterns;
-use crate::model::{Digest, Facts, Manifest, Placement, Source, SourceKind, TreeId, TreePath, TreeSet, VersionName};
+use crate::model::{
+    Anchor, Digest, Facts, Manifest, Placement, Source, SourceKind, TreeId, TreePath, TreeSet, VersionName,
+};
 use crate::object::{LinkPolicy, Made, Objects, Published};
 use crate::observe::{self, Observer};
 use crate::staging::{INCOMING, Run};
@@ -278,6 +280,7 @@ impl Job<'_> {
         let facts = Facts {
             name: self.version.clone(),
             import_number: 0,
+            anchor: Anchor::START,
             imported_at: unix_seconds,
             clock_synchronised: synchronised,
             note: self.options.note.clone(),

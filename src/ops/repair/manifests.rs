@@ -14,8 +14,8 @@ use crate::fsys::{Dir, Kind, Stat};
 use crate::materialise::plan::shared_target;
 use crate::model::metadata::WRITE_BITS;
 use crate::model::{
-    Action, Digest, Entry, Facts, Manifest, Metadata, Node, ObjectKey, Placement, PlacementKind, Sealed, SourceKind,
-    Tree, TreeId, TreePath, TreeSet, VersionName,
+    Action, Anchor, Digest, Entry, Extensions, Facts, Manifest, Metadata, Node, ObjectKey, Placement, PlacementKind,
+    Sealed, SourceKind, Tree, TreeId, TreePath, TreeSet, VersionName,
 };
 use crate::observe::Observer;
 use crate::ops::import::digest;
@@ -38,11 +38,11 @@ pub(super) fn restore(
         return Ok(false);
     };
     let Some((trees, other)) = find_trees(store, name, known.digest, source, observer)? else { return Ok(false) };
-    let mut facts = facts(store, name, other)?;
+    let (mut facts, extensions) = facts(store, name, other)?;
     facts.import_number = known.import_number;
     let root = known.digest.0;
     let Some(placements) = placements(store, &mut facts, root, &trees)? else { return Ok(false) };
-    store.manifests()?.restore(&Manifest { facts, root, trees, placements })?;
+    store.manifests()?.restore(&Manifest { facts, root, trees, placements, extensions })?;
     Ok(true)
 }
 
@@ -144,7 +144,8 @@ fn without_write_bits(metadata: &Metadata) -> Metadata {
     Metadata { mode: metadata.mode & !WRITE_BITS, ..metadata.clone() }
 }
 
-fn facts(store: &ExclusiveStore<'_>, name: &VersionName, other: Option<Manifest>) -> Result<Facts> {
+/// What is known of a version besides its trees, and the extensions that its manifest had.
+fn facts(store: &ExclusiveStore<'_>, name: &VersionName, other: Option<Manifest>) -> Result<(Facts, Extensions)> {
     let events = store.history()?.read()?;
     let import = events
         .trusted()
@@ -155,11 +156,13 @@ fn facts(store: &ExclusiveStore<'_>, name: &VersionName, other: Option<Manifest>
         Some(event) if event.action == Action::Adopt => SourceKind::Adopted,
         _ => SourceKind::Directory,
     };
-    let indexed = store.peek(|reader| reader.version(name)).flatten().map(|version| version.facts);
-    let known = indexed.or(other.map(|manifest| manifest.facts));
-    let known = known.unwrap_or_else(|| Facts {
+    let indexed = store.peek(|reader| reader.version(name)).flatten();
+    let indexed = indexed.map(|version| (version.facts, version.extensions));
+    let known = indexed.or(other.map(|manifest| (manifest.facts, manifest.extensions)));
+    let unknown = || Facts {
         name: name.clone(),
         import_number: 0,
+        anchor: Anchor::START,
         imported_at: 0,
         clock_synchronised: false,
         note: String::new(),
@@ -168,10 +171,11 @@ fn facts(store: &ExclusiveStore<'_>, name: &VersionName, other: Option<Manifest>
         ownership: store.ownership(),
         shared: Vec::new(),
         private_empty: Vec::new(),
-    });
+    };
+    let (known, extensions) = known.unwrap_or_else(|| (unknown(), Extensions::default()));
     let (imported_at, clock_synchronised) =
         import.map_or((known.imported_at, known.clock_synchronised), |event| (event.time, event.synchronised));
-    Ok(Facts {
+    let facts = Facts {
         name: name.clone(),
         imported_at,
         clock_synchronised,
@@ -179,7 +183,8 @@ fn facts(store: &ExclusiveStore<'_>, name: &VersionName, other: Option<Manifest>
         shared: Vec::new(),
         private_empty: Vec::new(),
         ..known
-    })
+    };
+    Ok((facts, extensions))
 }
 
 /// How each file that is not empty was placed, by what stands in the tree; fills in the paths that are shared or a

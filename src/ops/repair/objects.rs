@@ -98,7 +98,7 @@ fn look_for(store: &Store, bad: &BTreeSet<ObjectKey>, marks: &Marks) -> Result<(
     for name in manifests.names()? {
         let manifest = match manifests.read(&name) {
             Ok(manifest) => manifest,
-            Err(Error::Corrupt { .. } | Error::NotFound { .. }) => continue,
+            Err(Error::Corrupt { .. } | Error::Newer { .. } | Error::NotFound { .. }) => continue,
             Err(error) => return Err(error),
         };
         let top = store.versions().path_of(&name);

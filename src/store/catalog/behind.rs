@@ -119,7 +119,7 @@ impl Store {
                 Some(manifest) => writer.insert_version(manifest, file)?,
                 None => match manifests.read(name) {
                     Ok(manifest) => writer.insert_version(&manifest, file)?,
-                    Err(Error::Corrupt { .. } | Error::NotFound { .. }) => {}
+                    Err(Error::Corrupt { .. } | Error::Newer { .. } | Error::NotFound { .. }) => {}
                     Err(error) => return Err(error),
                 },
             }
@@ -150,8 +150,10 @@ impl Store {
         gone.extend(indexed.into_keys());
         gone.sort();
         // A damaged manifest stays missing for ever, which is no reason to write.
-        let unreadable =
-            |name: &VersionName| matches!(manifests.read(name), Err(Error::Corrupt { .. } | Error::NotFound { .. }));
+        let unreadable = |name: &VersionName| match manifests.read(name) {
+            Err(error) => error.is_unreadable() || matches!(error, Error::NotFound { .. }),
+            Ok(_) => false,
+        };
         missing.retain(|(name, _)| Some(name) == at_hand || !unreadable(name));
         let mut lost = HashSet::new();
         for name in &gone {

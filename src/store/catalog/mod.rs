@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::fsys::Space;
 use crate::index::{self, Index, ManifestFile, Mode, Opened, Reader};
 use crate::layout;
-use crate::model::{Manifest, TreeId, TreeSet};
+use crate::model::{Anchor, Manifest, TreeId, TreeSet};
 
 /// How long a process that holds the index is waited for, before the answer is made in memory.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
@@ -238,7 +238,7 @@ impl Store {
             (Ok(manifest), Ok(Some(stat))) if numbers.insert(manifest.facts.import_number) => {
                 Some(Ok((manifest, ManifestFile::from(&stat))))
             }
-            (Ok(_), Ok(_)) | (Err(Error::Corrupt { .. } | Error::NotFound { .. }), _) => None,
+            (Ok(_), Ok(_)) | (Err(Error::Corrupt { .. } | Error::Newer { .. } | Error::NotFound { .. }), _) => None,
             (Err(error), _) | (_, Err(error)) => Some(Err(error)),
         }))
     }
@@ -343,12 +343,13 @@ impl SharedStore<'_> {
         }
     }
 
-    /// The number of the next import: one more than the highest that was ever given. Call it under the publish lock.
+    /// The number of the next import, one more than the highest that was ever given, and the anchor that its manifest
+    /// carries: the history's last event. Call it under the publish lock.
     ///
     /// # Errors
     ///
     /// What the system refuses.
-    pub fn next_import_number(&self) -> Result<u64> {
+    pub fn next_import(&self) -> Result<(u64, Anchor)> {
         let present = self.history()?.present()?;
         let mut highest = present.marks.highest_import;
         let manifests = self.manifests()?;
@@ -361,6 +362,6 @@ impl SharedStore<'_> {
                 highest = highest.max(manifest.facts.import_number);
             }
         }
-        Ok(highest + 1)
+        Ok((highest + 1, Anchor { number: present.marks.last_event, chain: present.chain }))
     }
 }

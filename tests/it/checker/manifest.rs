@@ -45,9 +45,13 @@ pub struct Item {
 pub struct Manifest {
     pub digest: String,
     pub import_number: u64,
+    /// Number and chain value of the history's last event at its publication.
+    pub anchor: (u64, [u8; 32]),
     pub shared: BTreeSet<Vec<u8>>,
     /// By path; what lies below a shared path is there too, marked by its placement.
     pub items: BTreeMap<Vec<u8>, Item>,
+    /// Data of newer builds, by tag.
+    pub extensions: BTreeMap<u16, Vec<u8>>,
 }
 
 struct Entry {
@@ -106,7 +110,11 @@ pub fn decode_body(name: &str, body: &[u8]) -> Decoded<Manifest> {
     if cursor.short()? != name.as_bytes() {
         return Err("it is another version's".into());
     }
+    if !cursor.list(Cursor::u16)?.is_empty() {
+        return Err("it has a critical extension".into());
+    }
     let import_number = cursor.u64()?;
+    let anchor = (cursor.u64()?, cursor.hash()?);
     cursor.i64()?;
     cursor.u8()?;
     cursor.long()?;
@@ -123,6 +131,10 @@ pub fn decode_body(name: &str, body: &[u8]) -> Decoded<Manifest> {
         .map(|tree| Ok((keyed("tree", tree), entries(tree)?)))
         .collect::<Decoded<_>>()?;
     let placements = cursor.list(|cursor| Ok((cursor.u8()?, (cursor.i64()?, cursor.u32()?))))?;
+    let extensions = cursor.list(|cursor| Ok((cursor.u16()?, cursor.long()?)))?;
+    if !extensions.is_sorted_by(|(one, _), (next, _)| one < next) {
+        return Err("its extensions are not sorted".into());
+    }
     cursor.end()?;
     let mut unfolding = Unfolding {
         trees: &trees,
@@ -136,7 +148,8 @@ pub fn decode_body(name: &str, body: &[u8]) -> Decoded<Manifest> {
         return Err("it has more placements than files".into());
     }
     let items = unfolding.items;
-    Ok(Manifest { digest: format!("t1:{}", hex(&root)), import_number, shared, items })
+    let extensions = extensions.into_iter().collect();
+    Ok(Manifest { digest: format!("t1:{}", hex(&root)), import_number, anchor, shared, items, extensions })
 }
 
 fn entries(tree: &[u8]) -> Decoded<Vec<Entry>> {

@@ -132,7 +132,8 @@ fn the_published_vector_decodes() -> Outcome {
         (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
     };
     let manifest = decode_body("v1.0.0", &vector("manifest-body")).unwrap();
-    assert_eq!(manifest.import_number, 7);
+    assert_eq!((manifest.import_number, manifest.anchor), (7, (12, [0xc4; 32])));
+    assert_eq!(manifest.extensions, [(0x8001, b"kept".to_vec())].into());
     let paths: Vec<_> = manifest.items.keys().map(|path| String::from_utf8_lossy(path)).collect();
     assert_eq!(paths, ["a", "a/f", "b", "b/f", "c.py", "d"]);
     let object = "3a/e7d805f6789a6402acb70ad4096a85a56bf6804eaf25c0493ac697548d30b5.0444.1.2";

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `versions[].name`, `digest`, `roles[]`, `pinned` | `digest` is `null` where neither manifest nor history tell it |
 //! | `versions[].seq` | the import number; higher is newer |
-//! | `versions[].state` | `good`, `bad`, `unconfirmed` (neither), `missing-tree`, `damaged-manifest`, `unmanaged` |
+//! | `versions[].state` | `good`, `bad`, `unconfirmed` (neither), `missing-tree`, `damaged-manifest`, `newer`, `unmanaged` |
 //! | `versions[].good`, `bad`, `was_current` | what is held of the digest, whatever the state |
 //! | `versions[].note`, `labels` | the last note, at import or since |
 //! | `versions[].files`, `directories`, `symlinks`, `total_bytes` | what is in it; absent without a sound manifest, as what follows |

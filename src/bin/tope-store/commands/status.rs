@@ -109,6 +109,7 @@ struct HealthDocument {
     not_checked_because: Option<String>,
     problems: Vec<ProblemDocument>,
     unseen: u64,
+    newer: bool,
 }
 
 /// How a link is written, in a stable word, and its target where that is not the plain name.
@@ -206,6 +207,7 @@ fn health(health: &CurrentHealth) -> HealthDocument {
             not_checked_because: None,
             problems: problems::documents(checked),
             unseen: checked.unseen,
+            newer: false,
         },
         CurrentHealth::NotChecked(why) => HealthDocument {
             checked: false,
@@ -213,7 +215,11 @@ fn health(health: &CurrentHealth) -> HealthDocument {
             not_checked_because: Some(why.clone()),
             problems: Vec::new(),
             unseen: 0,
+            newer: false,
         },
+        CurrentHealth::Newer(why) => {
+            HealthDocument { newer: true, ..self::health(&CurrentHealth::NotChecked(why.clone())) }
+        }
     }
 }
 
@@ -236,6 +242,7 @@ fn tell(out: &mut dyn Write, root: &str, report: &Report) -> io::Result<()> {
             }
         }
         CurrentHealth::NotChecked(why) => writeln!(out, "health    not checked: {why}")?,
+        CurrentHealth::Newer(why) => writeln!(out, "health    newer: {why}")?,
     }
     tell_trial(out, report)?;
     writeln!(out, "versions  {}", report.versions)?;

@@ -9,7 +9,7 @@ use tope_store::model::event::Evidence;
 use tope_store::model::{Role, Selector, VersionName};
 use tope_store::ops::check::{Depth, ReadFrom};
 use tope_store::ops::repair::{self, Mended};
-use tope_store::ops::verify::{Finding, Options, Report, verify};
+use tope_store::ops::verify::{Finding, NEWER, Options, Report, verify};
 use tope_store::store::Store;
 
 use crate::context::Context;
@@ -20,7 +20,8 @@ use crate::render::notice::Notice;
 
 /// Compare trees, objects, manifests, the history and the links with what was recorded, and mend them
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code 5 if anything is damaged; with --repair, if anything is still damaged afterwards.
+#[command(after_help = "Exit code 5 if anything is damaged; with --repair, if anything is still damaged afterwards. \
+Exit code 9 if nothing is, and this binary is too old for the manifest of a version.
 
 With --repair good bytes are looked for in the whole store: other versions, objects with another mode or owner, \
 isolated factory trees, private copies. What cannot be mended is listed, and its versions are not activated until \
@@ -108,7 +109,16 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     drop(progress);
     answer(context, &options, &report)?;
     tell_of(context, &store, &report.findings);
-    Ok(if report.ok() { Exit::Done } else { Exit::Corrupt })
+    Ok(verdict(report.ok(), &report))
+}
+
+/// The exit code: damage comes before versions that this binary is too old to verify.
+fn verdict(sound: bool, found: &Report) -> Exit {
+    match (sound, found.has_newer()) {
+        (false, _) => Exit::Corrupt,
+        (true, true) => Exit::NoStore,
+        (true, false) => Exit::Done,
+    }
 }
 
 /// Whoever is to be told is told of damage, or of what is left of it.
@@ -168,7 +178,7 @@ fn mend(context: &Context, store: &Store, versions: Vec<VersionName>, arguments:
         context.warn(warning);
     }
     tell_of(context, store, &report.remaining);
-    Ok(if report.ok() { Exit::Done } else { Exit::Corrupt })
+    Ok(verdict(report.ok(), &report.found))
 }
 
 fn document(depth: Depth, report: &Report) -> Document<'_> {
@@ -188,7 +198,11 @@ fn document(depth: Depth, report: &Report) -> Document<'_> {
 
 fn findings(out: &mut dyn Write, report: &Report) -> std::io::Result<()> {
     for finding in &report.findings {
-        let word = if finding.damage { "damaged" } else { "superfluous" };
+        let word = match finding.kind.as_str() {
+            NEWER => NEWER,
+            _ if finding.damage => "damaged",
+            _ => "superfluous",
+        };
         let version = finding.version.as_ref().map_or(String::new(), |version| format!("{version}: "));
         writeln!(out, "{word}  {version}{}: {}", Shown::bytes(&finding.path), finding.detail)?;
     }
