@@ -12,16 +12,46 @@ CREATE TABLE meta (
 ) STRICT;
 INSERT INTO meta VALUES (1, 0, zeroblob(32));
 
+-- Sets of files and symbolic links that trees hold with few differences: release after release most directories that
+-- change keep most of what is in them.
+CREATE TABLE bases (
+    id INTEGER PRIMARY KEY
+) STRICT;
+
+CREATE TABLE base_entries (
+    base INTEGER NOT NULL REFERENCES bases (id),
+    name BLOB NOT NULL,
+    kind INTEGER NOT NULL,                                 -- 1 file, 3 symbolic link
+    mode INTEGER NOT NULL,                                 -- all columns as in "entries"
+    uid INTEGER NOT NULL,
+    gid INTEGER NOT NULL,
+    xattrs BLOB,
+    size INTEGER,
+    content BLOB,
+    target BLOB,
+    PRIMARY KEY (base, name),
+    CHECK (CASE kind
+        WHEN 1 THEN size >= 0 AND length(content) = 32 AND target IS NULL
+        WHEN 3 THEN target IS NOT NULL AND size IS NULL AND content IS NULL
+        ELSE FALSE END)
+) STRICT, WITHOUT ROWID;
+
 -- Directories by the hash of their entries. Equal directories of all versions are one row.
 CREATE TABLE trees (
     id INTEGER PRIMARY KEY,                                -- short name of the hash within this database
     hash BLOB NOT NULL UNIQUE CHECK (length(hash) = 32),
     -- Some published version of this ownership places every file of this tree by content and recorded metadata
     -- alone, so the keys of all its files are in "objects" already. NULL: not known to be so.
-    registered TEXT
+    registered TEXT,
+    -- A tree with a base has what the base has, except where "entries" has another entry of that name or "hidden_names"
+    -- has the name. Subdirectories are always in "entries". NULL: everything is.
+    base INTEGER REFERENCES bases (id)
 ) STRICT;
 
--- The entries of each tree. Every tree that is here has all of its entries here, and all trees below it.
+CREATE INDEX trees_by_base ON trees (base) WHERE base IS NOT NULL;
+
+-- The entries of each tree that are not in its base. Every tree that is here has all of its entries here or there, and
+-- all trees below it.
 CREATE TABLE entries (
     tree INTEGER NOT NULL REFERENCES trees (id),
     name BLOB NOT NULL,
@@ -44,6 +74,13 @@ CREATE TABLE entries (
 
 -- Upwards: which trees hold this tree.
 CREATE INDEX entries_by_subtree ON entries (subtree) WHERE subtree IS NOT NULL;
+
+-- Names of its base that a tree does not have.
+CREATE TABLE hidden_names (
+    tree INTEGER NOT NULL REFERENCES trees (id) ON DELETE CASCADE,
+    name BLOB NOT NULL,
+    PRIMARY KEY (tree, name)
+) STRICT, WITHOUT ROWID;
 
 -- Published versions.
 CREATE TABLE versions (
@@ -132,19 +169,30 @@ CREATE TABLE events (
 
 CREATE INDEX events_by_version ON events (version) WHERE version IS NOT NULL;
 
--- Source files seen at import, so that an unchanged one need not be read again. A cache: rows come and go.
+-- Source files seen at import, so that an unchanged one need not be read again: all of 64 neighbouring inodes in one
+-- row. A cache: rows come and go.
 CREATE TABLE stat_cache (
+    id INTEGER PRIMARY KEY,
     filesystem BLOB NOT NULL,                              -- identifies the source's file system over reboots
-    inode INTEGER NOT NULL,                                -- 64 bits, shown as signed
-    size INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL,
-    ctime_ns INTEGER NOT NULL,
-    content BLOB NOT NULL CHECK (length(content) = 32),
-    generation INTEGER NOT NULL,                           -- import number it was last seen under; old ones go first
-    PRIMARY KEY (filesystem, inode)
-) STRICT, WITHOUT ROWID;
+    block INTEGER NOT NULL,                                -- a sixty-fourth of the inode numbers, rounded down
+    generation INTEGER NOT NULL,                           -- import number it was last written under; old ones go first
+    -- In the order of inodes, 57 bytes each, numbers little-endian: the remainder of the inode number (1), size (8),
+    -- mtime and ctime in nanoseconds since 1970 (8 each), BLAKE3 of the contents (32).
+    files BLOB NOT NULL,
+    UNIQUE (filesystem, block)
+) STRICT;
 
--- Every path of every version. Walks all versions whatever the WHERE clause says: seconds for millions of files.
+-- The entries of each tree, wherever they are stored.
+CREATE VIEW tree_entries (tree, name, kind, mode, uid, gid, xattrs, size, content, subtree, target) AS
+SELECT tree, name, kind, mode, uid, gid, xattrs, size, content, subtree, target FROM entries
+UNION ALL
+SELECT t.id, b.name, b.kind, b.mode, b.uid, b.gid, b.xattrs, b.size, b.content, NULL, b.target
+FROM trees AS t JOIN base_entries AS b ON b.base = t.base
+WHERE NOT EXISTS (SELECT 1 FROM entries AS e WHERE e.tree = t.id AND e.name = b.name)
+    AND NOT EXISTS (SELECT 1 FROM hidden_names AS h WHERE h.tree = t.id AND h.name = b.name);
+
+-- Every path of every version. Walks all versions whatever the WHERE clause says: seconds for millions of files. (Joins
+-- the tables itself: joined with the view above, the engine would first write that out whole.)
 --   SELECT path, size FROM version_files WHERE version = 'v1.0.0' ORDER BY size DESC LIMIT 20;
 --   SELECT version, path FROM version_files WHERE content_hex = '…';
 -- "path" shows the bytes of names that are not UTF-8 as they are; "path_hex" is exact.
@@ -155,18 +203,27 @@ WITH RECURSIVE directories (version, prefix, tree) AS (
     SELECT d.version, d.prefix || CAST(e.name AS TEXT) || '/', e.subtree
     FROM directories AS d JOIN entries AS e ON e.tree = d.tree
     WHERE e.subtree IS NOT NULL
+),
+found (version, prefix, name, kind, mode, uid, gid, size, content, target) AS (
+    SELECT d.version, d.prefix, e.name, e.kind, e.mode, e.uid, e.gid, e.size, e.content, e.target
+    FROM directories AS d JOIN entries AS e ON e.tree = d.tree
+    UNION ALL
+    SELECT d.version, d.prefix, b.name, b.kind, b.mode, b.uid, b.gid, b.size, b.content, b.target
+    FROM directories AS d JOIN trees AS t ON t.id = d.tree JOIN base_entries AS b ON b.base = t.base
+    WHERE NOT EXISTS (SELECT 1 FROM entries AS e WHERE e.tree = t.id AND e.name = b.name)
+        AND NOT EXISTS (SELECT 1 FROM hidden_names AS h WHERE h.tree = t.id AND h.name = b.name)
 )
-SELECT d.version,
-    d.prefix || CAST(e.name AS TEXT),
-    CASE e.kind WHEN 1 THEN 'file' WHEN 2 THEN 'directory' ELSE 'symlink' END,
-    printf('%04o', e.mode),
-    e.uid,
-    e.gid,
-    e.size,
-    lower(hex(e.content)),
-    CAST(e.target AS TEXT),
-    lower(hex(d.prefix || CAST(e.name AS TEXT)))
-FROM directories AS d JOIN entries AS e ON e.tree = d.tree;
+SELECT version,
+    prefix || CAST(name AS TEXT),
+    CASE kind WHEN 1 THEN 'file' WHEN 2 THEN 'directory' ELSE 'symlink' END,
+    printf('%04o', mode),
+    uid,
+    gid,
+    size,
+    lower(hex(content)),
+    CAST(target AS TEXT),
+    lower(hex(prefix || CAST(name AS TEXT)))
+FROM found;
 
 -- Versions, newest first, with digest and sizes.
 CREATE VIEW version_sizes (version, import_number, imported_utc, digest, files, directories, symlinks, total_bytes) AS

@@ -9,8 +9,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 pub(super) const APPLICATION_ID: i32 = 0x746f_7065;
 
 /// The steps, in order. A published one is never edited: add another.
-pub(super) const MIGRATIONS: &[&str] =
-    &[include_str!("../../schema/0001_initial.sql"), include_str!("../../schema/0002_shared_entries.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("../../schema/0001_initial.sql")];
 
 /// How many steps there are, as `user_version` counts them.
 pub(super) fn newest(migrations: &[&str]) -> i32 {

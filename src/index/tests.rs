@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::samples::{history, index_of, manifest, manifest_file, name};
 use super::*;
 use crate::fsys::Dir;
-use crate::model::{Action, ContentId, Event};
+use crate::model::{Action, Event};
 
 const NAME: &str = "index.db";
 
@@ -100,44 +100,6 @@ fn an_older_schema_is_told_to_a_reader_and_brought_up_for_a_writer() {
     assert_eq!(opened(Mode::ReadWrite), Ok(()));
     assert_eq!(opened(Mode::ReadOnly), Ok(()));
     assert_eq!(trouble(&dir, Mode::ReadOnly), Some(Trouble::Newer), "as the older build sees it");
-}
-
-#[test]
-fn an_index_of_the_first_schema_keeps_what_is_in_it() {
-    let files: Vec<String> = (0..12).map(|at| format!("d/{at:02}")).collect();
-    let mut files: Vec<(&str, &str)> = files.iter().map(|path| (path.as_str(), "x")).collect();
-    let first = manifest("v1", 1, &files);
-    let mut connection = Connection::open_in_memory().unwrap();
-    migrate::migrate(&mut connection, &migrate::MIGRATIONS[..1]).unwrap();
-    // As that build wrote them: every entry in a row of its tree.
-    let directory = first.trees.reachable(first.root).into_iter().find(|id| *id != first.root).unwrap();
-    for (row, id) in [(1, directory), (2, first.root)] {
-        connection.execute("INSERT INTO trees (id, hash) VALUES (?1, ?2)", (row, id.as_bytes())).unwrap();
-    }
-    let file =
-        "INSERT INTO entries (tree, name, kind, mode, uid, gid, size, content) VALUES (1, ?1, 1, ?2, 0, 0, 1, ?3)";
-    let content = ContentId::of(b"x");
-    for entry in first.trees.get(&directory).unwrap().entries() {
-        connection.execute(file, (entry.name.as_bytes(), entry.metadata.mode, content.as_bytes())).unwrap();
-    }
-    let below = "INSERT INTO entries (tree, name, kind, mode, uid, gid, subtree) VALUES (2, x'64', 2, ?1, 0, 0, 1)";
-    connection.execute(below, [0o755]).unwrap();
-    connection.execute("INSERT INTO stat_cache VALUES (x'01', 1, 1, 1, 1, ?1, 1)", [content.as_bytes()]).unwrap();
-
-    migrate::migrate(&mut connection, migrate::MIGRATIONS).unwrap();
-    let mut index = Index::new(connection, Duration::ZERO);
-    let mut writer = index.write().unwrap();
-    assert_eq!(writer.tree_set(&first.root).unwrap().as_ref(), Some(&first.trees));
-    assert_eq!(writer.totals().unwrap().cached_files, 0);
-    files[3].1 = "y";
-    let second = manifest("v2", 2, &files);
-    writer.insert_version(&first, &manifest_file(1)).unwrap();
-    writer.insert_version(&second, &manifest_file(2)).unwrap();
-    writer.commit().unwrap();
-    let reader = index.read().unwrap();
-    for manifest in [&first, &second] {
-        assert_eq!(reader.tree_set(&manifest.root).unwrap().as_ref(), Some(&manifest.trees));
-    }
 }
 
 #[test]
