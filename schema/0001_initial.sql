@@ -90,7 +90,7 @@ CREATE TABLE versions (
     imported_at INTEGER NOT NULL,
     clock_synchronised INTEGER NOT NULL CHECK (clock_synchronised IN (0, 1)),
     note TEXT NOT NULL,                                    -- as given at import; later notes are events
-    source_kind TEXT NOT NULL,                             -- directory, archive, stream, adopted
+    source_kind TEXT NOT NULL,                             -- directory, archive, stream, adopted, … (FORMAT.md)
     source_path BLOB NOT NULL,
     ownership TEXT NOT NULL,                               -- 'as-recorded', or 'uid:gid' that everything belongs to
     files INTEGER NOT NULL,

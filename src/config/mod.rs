@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::error::Shown;
 use crate::model::glob::PathPatterns;
+use crate::model::label;
 use crate::model::retention::Policy;
 use crate::model::units::{parse_duration, parse_size};
 
@@ -204,11 +205,8 @@ fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
 }
 
 fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, String)>, D::Error> {
-    let label = |text: String| match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(serde::de::Error::custom(format!("{} is not a label of the form key=value", Shown::text(&text)))),
-    };
-    Vec::<String>::deserialize(deserializer)?.into_iter().map(label).collect()
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| label::parse(text).map_err(serde::de::Error::custom)).collect()
 }
 
 /// A command with its arguments, run without a shell.

@@ -171,7 +171,11 @@ fn every_value_is_checked_at_its_line_and_key() {
         ),
         (
             "[retention]\nkeep_label = [\"stable\"]",
-            "line 2, retention.keep_label: stable is not a label of the form key=value",
+            "line 2, retention.keep_label: stable is not a label of the form KEY=VALUE",
+        ),
+        (
+            "[retention]\nkeep_label = [\"a b=c\"]",
+            "line 2, retention.keep_label: a label's key is 1 to 64 letters, digits and . _ / -, unlike a b",
         ),
         ("[notify]\ncommand = []", "line 2, notify.command: a command needs at least the name of a program"),
         ("[notify]", "line 1, notify: missing field `command`"),

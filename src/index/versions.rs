@@ -162,8 +162,7 @@ impl Reader<'_> {
 /// A version from a row, labels and shared paths still missing; `None` if the row makes no sense.
 fn version(row: &Row<'_>) -> rusqlite::Result<Option<IndexedVersion>> {
     let name = row.get_ref(1)?.as_str()?.parse().ok();
-    let kind_name = row.get_ref(6)?.as_str()?;
-    let kind = SourceKind::ALL.into_iter().find(|kind| kind.name() == kind_name);
+    let kind = SourceKind::of_name(row.get_ref(6)?.as_str()?);
     let ownership = parse_ownership(row.get_ref(8)?.as_str()?);
     let extensions = Extensions::decode(&mut Decoder::new(row.get_ref(18)?.as_blob()?)).ok();
     let (Some(name), Some(kind), Some(ownership), Some(extensions)) = (name, kind, ownership, extensions) else {

@@ -5,6 +5,7 @@
 //! - [`metadata`]: mode, owner, attributes; sealing; object keys
 //! - [`tree`]: directories as canonical, hashed values
 //! - [`manifest`]: one version's exact contents
+//! - [`label`]: labels of versions
 //! - [`event`]: what happened, and the marks that follow from it
 //! - [`anchor`]: an event of the history, named from outside it
 //! - [`diff`]: in what two versions differ
@@ -18,6 +19,7 @@ pub mod event;
 pub mod format;
 pub mod glob;
 pub mod id;
+pub mod label;
 pub mod manifest;
 pub mod marks;
 pub mod metadata;

@@ -14,6 +14,9 @@ pub const MAX_VERSION_NAME_BYTES: usize = 100;
 /// Longest name of a directory entry in bytes, on every file system that is supported.
 pub const MAX_ENTRY_NAME_BYTES: usize = 255;
 
+/// Version names that no version may have, besides the names of roles.
+pub const RESERVED_VERSION_NAMES: [&str; 1] = ["newest"];
+
 /// A name that may not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -26,6 +29,9 @@ pub enum NameError {
     /// A role's name.
     #[error("{0} is a role, not a version")]
     Role(&'static str),
+    /// A name that formats to come need.
+    #[error("{0} is a reserved name")]
+    Reserved(&'static str),
     /// A character that is not allowed.
     #[error("a version is named by letters, digits and . _ + ~ - and begins with a letter or digit, unlike {}", Shown::text(.0))]
     Character(String),
@@ -34,8 +40,8 @@ pub enum NameError {
     Entry(Vec<u8>),
 }
 
-/// The name of a version and of its directory: `[A-Za-z0-9][A-Za-z0-9._+~-]{0,99}`, not a role; a leading digit gets
-/// a `v`.
+/// The name of a version and of its directory: `[A-Za-z0-9][A-Za-z0-9._+~-]{0,99}`, neither a role nor reserved;
+/// a leading digit gets a `v`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct VersionName(String);
 
@@ -62,6 +68,9 @@ impl FromStr for VersionName {
         }
         if let Some(role) = Role::ALL.into_iter().find(|role| role.as_str() == text) {
             return Err(NameError::Role(role.as_str()));
+        }
+        if let Some(reserved) = RESERVED_VERSION_NAMES.into_iter().find(|reserved| *reserved == text) {
+            return Err(NameError::Reserved(reserved));
         }
         let name = if first.is_ascii_digit() { format!("v{text}") } else { text.to_owned() };
         if name.len() > MAX_VERSION_NAME_BYTES {

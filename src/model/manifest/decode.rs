@@ -11,6 +11,7 @@ use super::{
 use crate::model::anchor::Anchor;
 use crate::model::codec::{DecodeError, Reader};
 use crate::model::id::{ContentId, TreeId};
+use crate::model::label;
 use crate::model::metadata::{KeyHasher, ObjectKey, Ownership};
 use crate::model::name::{TreePath, VersionName};
 use crate::model::tree::{Entries, Entry, Node, Tally, TreeSet, tree_id};
@@ -234,10 +235,11 @@ fn decode_facts(reader: &mut Reader<'_>) -> Result<Facts, DecodeError> {
         if labels.last_key_value().is_some_and(|(last, _)| *last >= key) {
             return Err(reader.invalid("labels out of order"));
         }
-        labels.insert(key, reader.text()?);
+        let value = reader.text()?;
+        label::check(&key, &value).map_err(|_| reader.invalid("a label that is not allowed"))?;
+        labels.insert(key, value);
     }
-    let kind = SourceKind::ALL.get(usize::from(reader.u8()?)).copied();
-    let kind = kind.ok_or_else(|| reader.invalid("an unknown kind of source"))?;
+    let kind = SourceKind::of_number(reader.u8()?);
     let source = Source { kind, path: reader.long_bytes()?.to_vec() };
     let ownership = match (reader.u8()?, reader.u32()?, reader.u32()?) {
         (0, 0, 0) => Ownership::AsRecorded,

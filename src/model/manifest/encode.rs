@@ -5,10 +5,7 @@
 
 use std::io::{self, Write};
 
-use super::{
-    Facts, HEAD_BYTES, MANIFEST_CONTEXT, MANIFEST_FORMAT, MANIFEST_MAGIC, Manifest, Placement, PlacementKind,
-    SourceKind,
-};
+use super::{Facts, HEAD_BYTES, MANIFEST_CONTEXT, MANIFEST_FORMAT, MANIFEST_MAGIC, Manifest, Placement, PlacementKind};
 use crate::model::codec::{put_count, put_long_bytes, put_short_bytes};
 use crate::model::metadata::Ownership;
 
@@ -101,7 +98,7 @@ fn put_facts(out: &mut Vec<u8>, facts: &Facts) {
         put_long_bytes(out, key.as_bytes());
         put_long_bytes(out, value.as_bytes());
     }
-    out.push(SourceKind::ALL.iter().position(|kind| *kind == source.kind).map_or(0, |at| at as u8));
+    out.push(source.kind.number());
     put_long_bytes(out, &source.path);
     let (squash, uid, gid) = match ownership {
         Ownership::AsRecorded => (0, 0, 0),

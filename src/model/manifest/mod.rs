@@ -11,6 +11,7 @@ mod decode;
 mod encode;
 mod extensions;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::anchor::Anchor;
@@ -54,19 +55,53 @@ pub enum SourceKind {
     Stream,
     /// A hand-made tree taken under management in place.
     Adopted,
+    /// Reserved: a bundle.
+    Bundle,
+    /// Reserved: a channel that was pulled from.
+    Pull,
+    /// One that this build does not know, by its number: it decides nothing, and is kept as it is.
+    Unknown(u8),
 }
 
 impl SourceKind {
-    /// All kinds, in the order of their numbers in the format.
-    pub const ALL: [Self; 4] = [Self::Directory, Self::Archive, Self::Stream, Self::Adopted];
+    /// All kinds that this build knows, in the order of their numbers in the format.
+    pub const KNOWN: [Self; 6] =
+        [Self::Directory, Self::Archive, Self::Stream, Self::Adopted, Self::Bundle, Self::Pull];
 
-    /// The stable name.
-    pub fn name(self) -> &'static str {
+    /// The kind of this number.
+    pub fn of_number(number: u8) -> Self {
+        Self::KNOWN.get(usize::from(number)).copied().unwrap_or(Self::Unknown(number))
+    }
+
+    /// Its number in the format.
+    pub fn number(self) -> u8 {
         match self {
-            Self::Directory => "directory",
-            Self::Archive => "archive",
-            Self::Stream => "stream",
-            Self::Adopted => "adopted",
+            Self::Directory => 0,
+            Self::Archive => 1,
+            Self::Stream => 2,
+            Self::Adopted => 3,
+            Self::Bundle => 4,
+            Self::Pull => 5,
+            Self::Unknown(number) => number,
+        }
+    }
+
+    /// The kind of this name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let known = Self::KNOWN.into_iter().find(|kind| kind.name() == name);
+        known.or_else(|| name.strip_prefix("unknown-")?.parse().ok().map(Self::of_number))
+    }
+
+    /// The stable name; `unknown-9` for a kind that this build does not know.
+    pub fn name(self) -> Cow<'static, str> {
+        match self {
+            Self::Directory => "directory".into(),
+            Self::Archive => "archive".into(),
+            Self::Stream => "stream".into(),
+            Self::Adopted => "adopted".into(),
+            Self::Bundle => "bundle".into(),
+            Self::Pull => "pull".into(),
+            Self::Unknown(number) => format!("unknown-{number}").into(),
         }
     }
 }
@@ -299,6 +334,27 @@ mod tests {
                 "byte {at}"
             );
             assert!(Manifest::decode(&encoded[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_kind_of_source_that_is_not_known_is_kept() {
+        for number in 0..=u8::MAX {
+            let kind = SourceKind::of_number(number);
+            assert_eq!((kind.number(), SourceKind::of_name(&kind.name())), (number, Some(kind)));
+            let mut manifest = manifest();
+            manifest.facts.source.kind = kind;
+            assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
+        }
+        assert_eq!(SourceKind::of_number(9).name(), "unknown-9");
+    }
+
+    #[test]
+    fn labels_that_nobody_may_give_are_refused() {
+        for (key, value) in [("", "x"), ("a b", "x"), ("a\n", "x"), ("a", "x\ny"), ("a", "\u{85}")] {
+            let mut manifest = manifest();
+            manifest.facts.labels = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+            assert!(Manifest::decode(&manifest.encode()).is_err(), "{key:?}={value:?}");
         }
     }
 }

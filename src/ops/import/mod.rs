@@ -29,6 +29,7 @@ use crate::error::{Error, Refusal, Result};
 use crate::fsys::{Dir, file, system};
 use crate::layout;
 use crate::model::glob::PathPatterns;
+use crate::model::label;
 use crate::model::{
     Anchor, Digest, Facts, Manifest, Placement, Source, SourceKind, TreeId, TreePath, TreeSet, VersionName,
 };
@@ -121,6 +122,9 @@ pub fn import(
 ) -> Result<Report> {
     let start = Instant::now();
     store.check_writable()?;
+    for (key, value) in &options.labels {
+        label::check(key, value).map_err(|error| Error::Usage(error.to_string()))?;
+    }
     let writes = options.mode == Mode::Write;
     if writes {
         store.prepare_index()?;

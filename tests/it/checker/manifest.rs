@@ -104,6 +104,16 @@ pub fn decode(name: &str, bytes: &[u8]) -> Decoded<Manifest> {
     decode_body(name, &body)
 }
 
+fn label(key: &[u8], value: &[u8]) -> Decoded<()> {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"._/-".contains(byte);
+    let control = |c: char| matches!(c, '\0'..='\x1f' | '\x7f'..='\u{9f}');
+    let value = std::str::from_utf8(value).map_err(|error| error.to_string())?;
+    match (1..=64).contains(&key.len()) && key.iter().all(allowed) && !value.contains(control) {
+        true => Ok(()),
+        false => Err(format!("it has the label {:?}, which is not allowed", String::from_utf8_lossy(key))),
+    }
+}
+
 /// Decodes what a manifest holds behind its head.
 pub fn decode_body(name: &str, body: &[u8]) -> Decoded<Manifest> {
     let mut cursor = Cursor(body);
@@ -118,7 +128,9 @@ pub fn decode_body(name: &str, body: &[u8]) -> Decoded<Manifest> {
     cursor.i64()?;
     cursor.u8()?;
     cursor.long()?;
-    cursor.list(|cursor| Ok((cursor.long()?, cursor.long()?)))?;
+    for (key, value) in cursor.list(|cursor| Ok((cursor.long()?, cursor.long()?)))? {
+        label(&key, &value)?;
+    }
     cursor.u8()?;
     cursor.long()?;
     let ownership = (cursor.u8()?, cursor.u32()?, cursor.u32()?);

@@ -81,6 +81,14 @@ pub fn look(root: &Path) -> Seen {
             "publish.lock",
             "refs.lock",
             "history.lock",
+            // Reserved for what other builds keep there.
+            "releases",
+            "cold",
+            "incoming",
+            "trust",
+            "remotes",
+            "removed",
+            "head",
         ];
         let segment = name.strip_prefix("history.").is_some_and(|number| number.parse::<u32>().is_ok());
         if !known.contains(&name.as_str()) && !segment {

@@ -12,6 +12,7 @@ tests![
     an_unchanged_file_keeps_the_time_of_its_first_import,
     an_owner_can_be_recorded_for_everything,
     labels_and_notes_are_kept,
+    labels_and_names_that_are_not_allowed_are_refused,
     the_umask_decides_nothing,
     what_the_root_hands_down_reaches_no_tree,
 ];
@@ -166,6 +167,30 @@ fn an_owner_can_be_recorded_for_everything() -> Outcome {
     assert_ne!(own["digest"], directory["digest"]);
     shell(&source, "chown -hR 123:456 .");
     assert_eq!(import(&fixture, &source, "1.3", &[]).ok().json()["digest"], directory["digest"]);
+    Ok(())
+}
+
+/// A key with a newline was accepted, and stood in the output of `show` as a line of its own.
+fn labels_and_names_that_are_not_allowed_are_refused() -> Outcome {
+    let fixture = Fixture::new();
+    let source = fixture.beside("source");
+    tree::file(source.join("f"), "x");
+    let source = source.to_str().unwrap();
+    for label in ["a\nb=c", "a b=c", "gr\u{fc}n=c", "=c", "a", "a=b\nc", "a=\u{9b}2J", &format!("{}=c", "k".repeat(65))]
+    {
+        let ran = fixture.run(&["import", source, "--version", "1", "--label", label]).expect(2);
+        assert!(ran.stderr.contains("label"), "{ran:?}");
+        fixture.run(&["gc", "--keep-last", "1", "--keep-label", label]).expect(2);
+        let toml = format!("[retention]\nkeep_label = [{label:?}]\n").replace("\\u{9b}", "\\u009b");
+        std::fs::write(fixture.config(), toml).unwrap();
+        let ran = fixture.run(&["gc", "--dry-run"]);
+        assert!(ran.code != 0 && ran.stderr.contains("retention.keep_label"), "{ran:?}");
+        std::fs::remove_file(fixture.config()).unwrap();
+    }
+    let ran = fixture.run(&["import", source, "--version", "newest"]).expect(2);
+    assert!(ran.stderr.contains("reserved"), "{ran:?}");
+    assert_eq!(fixture.json(&["list"])["versions"], serde_json::json!([]));
+    fixture.run(&["import", source, "--version", "newest-1", "--label", "site/room.7_b-2=a=b"]).ok();
     Ok(())
 }
 

@@ -9,8 +9,9 @@
 //! | `versions[].note`, `labels` | the last note, at import or since |
 //! | `versions[].files`, `directories`, `symlinks`, `total_bytes` | what is in it; absent without a sound manifest, as what follows |
 //! | `versions[].imported_at`, `clock_synchronised` | RFC 3339; a label, not an order |
-//! | `versions[].source` | `kind` (`directory`, `archive`, `stream`, `adopted`), `path` |
+//! | `versions[].source` | `kind` (`directory`, `archive`, `stream`, `adopted`; another name for a kind of a newer build), `path` |
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use clap::{Args, ValueEnum};
@@ -76,7 +77,7 @@ struct PublishedDocument<'a> {
 
 #[derive(Serialize)]
 struct SourceDocument {
-    kind: &'static str,
+    kind: Cow<'static, str>,
     #[serde(flatten)]
     path: PathFields,
 }

@@ -32,6 +32,7 @@ pub mod verify;
 pub mod who;
 
 use tope_store::error::Result;
+use tope_store::model::label::LabelError;
 
 use crate::cli::Command;
 use crate::context::Context;
@@ -73,11 +74,8 @@ pub fn run(context: &Context, command: Command) -> Result<Exit> {
 }
 
 /// Reads a label.
-pub fn label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("a label has the form KEY=VALUE".into()),
-    }
+pub fn label(text: &str) -> std::result::Result<(String, String), LabelError> {
+    tope_store::model::label::parse(text)
 }
 
 /// Writes a path as it is, ended by a NUL.
