@@ -173,7 +173,7 @@ CREATE INDEX events_by_version ON events (version) WHERE version IS NOT NULL;
 -- row. A cache: rows come and go.
 CREATE TABLE stat_cache (
     id INTEGER PRIMARY KEY,
-    filesystem BLOB NOT NULL,                              -- identifies the source's file system over reboots
+    filesystem BLOB NOT NULL,                              -- names the source's mount, of this boot only
     block INTEGER NOT NULL,                                -- a sixty-fourth of the inode numbers, rounded down
     generation INTEGER NOT NULL,                           -- import number it was last written under; old ones go first
     -- In the order of inodes, 57 bytes each, numbers little-endian: the remainder of the inode number (1), size (8),

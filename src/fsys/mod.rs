@@ -13,6 +13,7 @@
 //! - [`lock`]: kernel locks and who holds them
 //! - [`remove`]: removal of whole trees, never across a mount
 //! - [`space`]: free bytes and inodes
+//! - [`stamped`]: file systems on which a change time proves that a file is the one that was read
 //! - [`process`]: which processes use a path
 //! - [`held`]: which inodes processes hold
 //! - [`mounts`]: mount points below a directory
@@ -35,6 +36,7 @@ pub mod mutation;
 pub mod process;
 pub mod remove;
 pub mod space;
+pub mod stamped;
 pub mod stat;
 pub mod system;
 
@@ -42,5 +44,6 @@ pub use dir::{Dir, DirItem};
 pub use listing::Listed;
 pub use lock::{LockFile, LockGuard, LockMode};
 pub use space::Space;
+pub use stamped::Stamped;
 pub use stat::{Kind, Stat};
 pub use system::SystemClock;

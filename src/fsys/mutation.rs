@@ -16,6 +16,10 @@ pub enum Mutation {
     Rename,
     /// Locks are not taken.
     Lock,
+    /// Contents of source files are remembered and believed on read-only mounts.
+    ReadOnlyCache,
+    /// No mistake, but an older kernel: mounts have no identifier that is never given again.
+    NoMountId,
 }
 
 impl Mutation {
@@ -37,6 +41,8 @@ impl Mutation {
             Self::Barrier => "barrier",
             Self::Rename => "rename",
             Self::Lock => "lock",
+            Self::ReadOnlyCache => "read-only-cache",
+            Self::NoMountId => "no-mount-id",
         };
         CHOSEN.get_or_init(|| std::env::var("TOPE_MUTATION").unwrap_or_default()) == name
     }

@@ -12,8 +12,6 @@ pub struct Space {
     pub free_inodes: u64,
     /// Bytes per block: every file takes a whole number of these.
     pub block_bytes: u64,
-    /// The file system's id, as `statvfs(3)` gives it.
-    pub file_system_id: u64,
     /// Whether it is mounted read-only.
     pub read_only: bool,
 }
@@ -32,7 +30,6 @@ impl Space {
             free_bytes: blocks.saturating_mul(block_bytes),
             free_inodes,
             block_bytes,
-            file_system_id: stat.f_fsid,
             read_only: stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
         })
     }

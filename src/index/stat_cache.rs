@@ -38,7 +38,7 @@ pub struct StatKey {
     pub size: u64,
     /// Last change of the contents in nanoseconds since 1970.
     pub mtime_ns: i64,
-    /// Last change of the inode in nanoseconds since 1970; nobody can set it back.
+    /// Last change of the inode in nanoseconds since 1970, which the kernel sets.
     pub ctime_ns: i64,
 }
 

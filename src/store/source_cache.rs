@@ -1,6 +1,7 @@
 //! Contents of source files by what their inode said, kept in the index between imports.
 //!
-//! Only a cache: everything here is best effort, and what it costs when it fails is time.
+//! Only a cache: everything here is best effort, and what it costs when it fails is time. Whether it may be asked at
+//! all, [`Stamped`](crate::fsys::Stamped) decides.
 
 use rayon::prelude::*;
 
@@ -29,10 +30,10 @@ pub struct CachedContent {
 
 impl Store {
     /// Contents of source files that were read before and have not changed since. The caller's number for each file
-    /// comes back with its content, in no order.
+    /// comes back with its content, in no order. `file_system` is its [name](crate::fsys::Stamped::name).
     pub fn cached_contents(
         &self,
-        file_system: u64,
+        file_system: &[u8],
         mut files: Vec<(StatKey, usize)>,
     ) -> impl Iterator<Item = (usize, CachedContent)> + use<> {
         files.par_sort_unstable();
@@ -40,7 +41,7 @@ impl Store {
             let Ok((mut index, _)) = self.open_index() else { return Ok(Vec::new()) };
             let generation = self.history()?.present()?.marks.highest_import;
             let keys: Vec<StatKey> = files.iter().map(|(key, _)| *key).collect();
-            let found = index.read()?.cached_contents(&file_system.to_le_bytes(), &keys)?;
+            let found = index.read()?.cached_contents(file_system, &keys)?;
             let known = files.iter().zip(found).filter_map(|((_, number), found)| Some((*number, found?)));
             let cached = |(number, known): (usize, index::CachedContent)| {
                 (number, CachedContent { content: known.content, fades: known.generation + 1 < generation })
@@ -57,7 +58,7 @@ impl Store {
 impl SharedStore<'_> {
     /// Remembers contents of source files, of an import that saw so many. Best effort: a cache that cannot be written
     /// costs time, nothing else.
-    pub fn remember_contents(&self, file_system: u64, files: &mut [(StatKey, ContentId)], seen: u64) {
+    pub fn remember_contents(&self, file_system: &[u8], files: &mut [(StatKey, ContentId)], seen: u64) {
         if files.is_empty() {
             return;
         }
@@ -68,7 +69,7 @@ impl SharedStore<'_> {
             // Old ones first: the new take their place in the file.
             let keep = (seen * CACHED_IMPORTS).max(FEWEST_CACHED_FILES);
             writer.trim_cached_contents(keep.saturating_sub(files.len() as u64))?;
-            writer.cache_contents(&file_system.to_le_bytes(), generation, files)?;
+            writer.cache_contents(file_system, generation, files)?;
             writer.commit()
         };
         if let Err(error) = remember() {
@@ -94,10 +95,10 @@ mod tests {
         // Asked for in no order, by three threads; every second one is known.
         let count = 3 * FEWEST_KEYS_OF_A_THREAD + 1;
         let mut known: Vec<_> = (0..count).step_by(2).map(|inode| (key(inode), content(inode))).collect();
-        store.share().unwrap().remember_contents(9, &mut known, count as u64);
+        store.share().unwrap().remember_contents(b"fs", &mut known, count as u64);
         let asked: Vec<(StatKey, usize)> = (0..count).rev().map(|inode| (key(inode), 2 * inode)).collect();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-        let mut told: Vec<_> = pool.install(|| store.cached_contents(9, asked).collect());
+        let mut told: Vec<_> = pool.install(|| store.cached_contents(b"fs", asked).collect());
         told.sort_by_key(|(number, _)| *number);
         let told = told.into_iter().map(|(number, known)| (number, known.content));
         assert!(told.eq((0..count).step_by(2).map(|inode| (2 * inode, content(inode)))));

@@ -4,7 +4,7 @@ use super::ingest::{self, Ingest, PrivateFiles, Rules};
 use super::pyc::PycPolicy;
 use super::tally::Tally;
 use crate::error::Result;
-use crate::fsys::{Dir, Kind, Space, system};
+use crate::fsys::{Dir, Kind, Stamped, system};
 use crate::index::StatKey;
 use crate::model::glob::PathPatterns;
 use crate::model::{TreeId, TreePath, TreeSet};
@@ -25,7 +25,7 @@ pub struct Digested {
 }
 
 /// Reads and hashes everything below `source`. Writes nothing and takes no lock; files that were imported from there
-/// and have not changed since are not read.
+/// and have not changed since are not read where [`Stamped`] answers for their file system.
 ///
 /// # Errors
 ///
@@ -33,7 +33,8 @@ pub struct Digested {
 pub fn directory(store: &Store, source: &Dir, observer: &dyn Observer) -> Result<Digested> {
     store.in_pool(|| {
         let scan = scan::scan(source, observer)?;
-        let known = KnownContents::of(store, source, &scan)?;
+        let stamped = Stamped::of(source, store.dir());
+        let known = KnownContents::of(store, stamped.as_ref(), &scan);
         let rules = Rules {
             owner: None,
             latest_mtime: None,
@@ -70,24 +71,24 @@ pub(super) struct KnownContents {
 }
 
 impl KnownContents {
-    /// Those of a source.
-    pub(super) fn of(store: &Store, source: &Dir, scan: &Scan) -> Result<Self> {
-        let device = source.stat_self()?.device;
+    /// Those of a source on this file system; none where change times prove nothing.
+    pub(super) fn of(store: &Store, stamped: Option<&Stamped>, scan: &Scan) -> Self {
+        let Some(stamped) = stamped else { return Self::default() };
         let mut files = Vec::new();
         let (mut first, mut count) = (Vec::with_capacity(scan.directories.len()), 0);
         for directory in &scan.directories {
             first.push(count);
             let numbered = (count..).zip(&directory.files);
-            let of_source = numbered.filter(|(_, file)| file.stat.kind == Kind::File && file.stat.device == device);
+            let of_source = numbered.filter(|(_, file)| file.stat.kind == Kind::File && stamped.covers(&file.stat));
             files.extend(of_source.map(|(number, file)| (StatKey::from(&file.stat), number)));
             count += directory.files.len();
         }
         let mut contents = Vec::new();
-        for (number, content) in store.cached_contents(Space::of(source)?.file_system_id, files) {
+        for (number, content) in store.cached_contents(stamped.name(), files) {
             contents.resize(count, None);
             contents[number] = Some(content);
         }
-        Ok(Self { first, contents })
+        Self { first, contents }
     }
 
     /// That of one file, by its position and its directory's in the scan.

@@ -6,11 +6,11 @@ use std::sync::{Mutex, PoisonError};
 use super::digest::KnownContents;
 use super::{Job, Reread, Tally, ingest};
 use crate::error::Result;
-use crate::fsys::{Dir, Space, Stat, system};
+use crate::fsys::{Dir, Stamped, Stat};
 use crate::index::StatKey;
 use crate::model::{ContentId, ObjectKey};
 use crate::object::{Objects, Published};
-use crate::scan::Scan;
+use crate::scan::{Scan, ScanFile};
 use crate::store::SharedStore;
 
 /// A source directory with everything that is known about its files before they are read.
@@ -23,10 +23,8 @@ pub(in crate::ops) struct Reader<'a> {
     own_inodes: HashMap<u64, ObjectKey>,
     published: &'a dyn Published,
     store_device: u64,
-    source_device: u64,
-    /// A file that changed later could change again within the granularity of its clock without showing it.
-    settled_before: (i64, u32),
-    file_system_id: u64,
+    /// Absent where what an inode says does not stand for its bytes.
+    stamped: Option<Stamped>,
 }
 
 impl<'a> Reader<'a> {
@@ -36,10 +34,8 @@ impl<'a> Reader<'a> {
         scan: &'a Scan,
         published: &'a dyn Published,
     ) -> Result<Self> {
-        let source_device = source.stat_self()?.device;
         let store_device = job.store.dir().stat_self()?.device;
-        let file_system_id = Space::of(source)?.file_system_id;
-        let now = system::file_time_now();
+        let stamped = Stamped::of(source, job.store.dir());
         let mut reader = Self {
             job,
             source,
@@ -49,14 +45,13 @@ impl<'a> Reader<'a> {
             own_inodes: HashMap::new(),
             published,
             store_device,
-            source_device,
-            // Two seconds: the coarsest clock of any file system that is supported.
-            settled_before: (now.0 - 2, now.1),
-            file_system_id,
+            stamped,
         };
         if job.options.reread == Reread::Changed {
-            reader.cached = KnownContents::of(job.store, source, scan)?;
-            if source_device == store_device && scan.files().any(|file| file.stat.links > 1) {
+            reader.cached = KnownContents::of(job.store, reader.stamped.as_ref(), scan);
+            // Where the numbers of inodes are made up, two files can have one.
+            let linked = |file: &ScanFile| file.stat.links > 1 && file.stat.device == store_device;
+            if reader.stamped.is_some() && scan.files().any(linked) {
                 reader.own_inodes = crate::object::inodes(job.store.dir())?;
             }
         }
@@ -88,7 +83,7 @@ impl<'a> Reader<'a> {
             rules: &self.rules,
             cached: &|directory, file| self.cached.get(directory, file),
             own_inodes: &own_inodes,
-            settled: &|stat| stat.ctime < self.settled_before && stat.device == self.source_device,
+            settled: &|stat| self.stamped.as_ref().is_some_and(|stamped| stamped.covers(stat)),
             private: self.job.private,
             tally,
             observer: self.job.observer,
@@ -98,13 +93,15 @@ impl<'a> Reader<'a> {
 
     /// What is to be kept for the next import.
     pub(super) fn noted(&self, read: Vec<(StatKey, ContentId)>) -> Noted {
-        Noted { file_system_id: self.file_system_id, files: Mutex::new(read), seen: self.scan.entries() }
+        let file_system = self.stamped.as_ref().map(|stamped| stamped.name().to_vec()).unwrap_or_default();
+        Noted { file_system, files: Mutex::new(read), seen: self.scan.entries() }
     }
 }
 
 /// Source files whose contents the next import need not read.
 pub(in crate::ops) struct Noted {
-    file_system_id: u64,
+    /// Its name; of no use where there are no files.
+    file_system: Vec<u8>,
     files: Mutex<Vec<(StatKey, ContentId)>>,
     seen: u64,
 }
@@ -113,6 +110,6 @@ impl Noted {
     /// Keeps them. Best effort: a cache that cannot be written costs time, nothing else.
     pub(in crate::ops) fn remember(&self, store: &SharedStore<'_>) {
         let mut files = std::mem::take(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner));
-        store.remember_contents(self.file_system_id, &mut files, self.seen);
+        store.remember_contents(&self.file_system, &mut files, self.seen);
     }
 }

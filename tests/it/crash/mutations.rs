@@ -18,6 +18,7 @@ const MUTATIONS: &[(&str, &str)] = &[
     ("barrier", "crash::order::import-tar"),
     ("rename", "crash::kill::activate"),
     ("lock", "crash::beside::note-note"),
+    ("read-only-cache", "import::mounts::nothing_stands_for_bytes_on_read_only_mounts"),
 ];
 
 /// Chooses the mistake.

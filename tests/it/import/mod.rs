@@ -6,6 +6,7 @@ mod archives;
 mod basics;
 mod damage;
 mod equality;
+mod mounts;
 mod names;
 mod options;
 mod owners;
@@ -32,6 +33,7 @@ pub fn tests() -> Vec<libtest_mimic::Trial> {
         basics::tests(),
         damage::tests(),
         equality::tests(),
+        mounts::tests(),
         names::tests(),
         options::tests(),
         owners::tests(),

@@ -102,7 +102,8 @@ impl Drop for Image {
     }
 }
 
-pub(super) fn run(command: &mut Command) -> Outcome {
+/// Runs a program that makes or mounts something; where it fails, a test cannot run here.
+pub fn run(command: &mut Command) -> Outcome {
     let output = command.output().map_err(|error| Skipped(format!("cannot run {command:?}: {error}")))?;
     match output.status.success() {
         true => Ok(()),

@@ -42,7 +42,8 @@ pub struct Arguments {
     /// Give no new object a later modification time than this many seconds since 1970
     #[arg(long, value_name = "EPOCH", env = "SOURCE_DATE_EPOCH")]
     mtime: Option<i64>,
-    /// Read every file, also those that have not changed since they were read
+    /// Read every file, also those that have not changed since they were read (files on read-only mounts, on images, and
+    /// on network, FUSE and overlay file systems are always read)
     #[arg(long)]
     no_cache: bool,
     /// Python sources with timestamp-based compiled files: keep their times, or share them all the same
