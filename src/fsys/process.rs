@@ -3,11 +3,12 @@
 //! A process uses a path if it executes it, maps it, has it open, or has it as its working or root directory. What
 //! the kernel does not let the caller see (other users' processes, when not root) is counted, not guessed.
 
+use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::held::{self, Hold};
+use super::held::{Hold, Map};
 use super::mounts::unescape;
 use crate::model::EntryName;
 
@@ -20,7 +21,7 @@ pub struct Use {
     pub pid: i32,
     /// `executes`, `maps`, `has open`, `works in`, `is rooted in`.
     pub how: &'static str,
-    /// Whether it has it open for writing.
+    /// Whether it has it open for writing, or maps it so that it may write through the map.
     pub writes: bool,
     /// The path below the name, in bytes.
     pub path: Vec<u8>,
@@ -42,6 +43,8 @@ pub struct Processes {
     pub uses: Vec<Vec<Use>>,
     /// Inodes that are held on the device that was asked about.
     pub holds: Vec<Hold>,
+    /// Those of the inodes that were asked about which processes may write to.
+    pub written: Vec<Hold>,
     /// Processes that could not be inspected.
     pub hidden: usize,
 }
@@ -56,9 +59,18 @@ pub fn uses_below(directory: &Path) -> Uses {
 
 /// Looks at every process once: what each uses below these directories, and the inodes that it holds on `device`.
 pub fn processes(directories: &[&Path], device: Option<u64>) -> Processes {
+    inspect_all(directories, device, &HashSet::new())
+}
+
+/// The same for one directory; finds as well who may write to these inodes on the device, whatever path leads there.
+pub fn writers(directory: &Path, device: u64, inodes: &HashSet<u64>) -> Processes {
+    inspect_all(&[directory], Some(device), inodes)
+}
+
+fn inspect_all(directories: &[&Path], device: Option<u64>, inodes: &HashSet<u64>) -> Processes {
     let prefixes: Vec<&[u8]> = directories.iter().map(|directory| directory.as_os_str().as_bytes()).collect();
     let uses = vec![Vec::new(); prefixes.len()];
-    let mut look = Look { prefixes: &prefixes, device, found: Processes { uses, ..Processes::default() } };
+    let mut look = Look { prefixes: &prefixes, device, inodes, found: Processes { uses, ..Processes::default() } };
     let Ok(processes) = std::fs::read_dir("/proc") else { return look.found };
     let mut buffer = Vec::new();
     for process in processes.flatten() {
@@ -71,14 +83,18 @@ pub fn processes(directories: &[&Path], device: Option<u64>) -> Processes {
         uses.sort_unstable();
         uses.dedup();
     }
-    look.found.holds.sort_unstable();
-    look.found.holds.dedup();
+    for holds in [&mut look.found.holds, &mut look.found.written] {
+        holds.sort_unstable();
+        holds.dedup();
+    }
     look.found
 }
 
 struct Look<'a> {
     prefixes: &'a [&'a [u8]],
     device: Option<u64>,
+    /// Those on the device of which the writers are wanted.
+    inodes: &'a HashSet<u64>,
     found: Processes,
 }
 
@@ -90,7 +106,7 @@ impl Look<'_> {
             let link = process.join(link);
             match std::fs::read_link(&link) {
                 Ok(target) => {
-                    self.held(pid, how, &link, &target);
+                    self.held(pid, how, &link, &target, &|| false);
                     self.used(pid, how, target.as_os_str().as_bytes(), || false);
                 }
                 // Kernel threads have no executable; a process that ended uses nothing.
@@ -99,19 +115,15 @@ impl Look<'_> {
             }
         }
         match read_into(&process.join("maps"), buffer) {
-            Ok(()) => self.maps(pid, buffer),
+            Ok(()) => self.maps(pid, process, buffer),
             Err(error) => seen = Err(error),
         }
         for file in std::fs::read_dir(process.join("fd"))?.flatten() {
             let link = file.path();
             let Ok(target) = std::fs::read_link(&link) else { continue };
-            self.held(pid, "has open", &link, &target);
-            self.used(pid, "has open", target.as_os_str().as_bytes(), || {
-                let info = std::fs::read_to_string(process.join("fdinfo").join(file.file_name())).unwrap_or_default();
-                let flags =
-                    info.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
-                flags.is_some_and(|flags| flags & 0o3 != 0)
-            });
+            let writes = || is_open_for_writing(&process.join("fdinfo").join(file.file_name()));
+            self.held(pid, "has open", &link, &target, &writes);
+            self.used(pid, "has open", target.as_os_str().as_bytes(), writes);
         }
         seen
     }
@@ -131,7 +143,7 @@ impl Look<'_> {
     }
 
     /// Notes an inode on the device that a link of `/proc` leads to.
-    fn held(&mut self, pid: i32, how: &'static str, link: &Path, target: &Path) {
+    fn held(&mut self, pid: i32, how: &'static str, link: &Path, target: &Path, writes: &dyn Fn() -> bool) {
         // Sockets, pipes and the like have no path.
         if let Some(device) = self.device
             && target.is_absolute()
@@ -139,18 +151,46 @@ impl Look<'_> {
             && metadata.dev() == device
         {
             let path = target.as_os_str().as_bytes().to_vec();
-            self.found.holds.push(Hold { inode: metadata.ino(), pid, how, path });
+            let hold = Hold { inode: metadata.ino(), pid, how, path };
+            if self.inodes.contains(&hold.inode) && writes() {
+                self.found.written.push(hold.clone());
+            }
+            self.found.holds.push(hold);
         }
     }
 
-    fn maps(&mut self, pid: i32, maps: &[u8]) {
-        for line in maps.split(|byte| *byte == b'\n') {
-            // address perms offset dev inode path; the path is last and may hold blanks.
-            let Some(slash) = line.iter().position(|byte| *byte == b'/') else { continue };
-            self.used(pid, "maps", &unescape(&line[slash..], b"\n"), || false);
-            self.found.holds.extend(self.device.and_then(|device| held::mapped(line, pid, device)));
+    fn maps(&mut self, pid: i32, process: &Path, maps: &[u8]) {
+        for map in maps.split(|byte| *byte == b'\n').filter_map(Map::parse) {
+            let writes = || map.may_be_written(process);
+            self.used(pid, "maps", &unescape(map.path, b"\n"), writes);
+            let Some(device) = self.device else { continue };
+            let hold = || Hold { inode: map.inode, pid, how: "maps", path: map.path.to_vec() };
+            if map.is_on(device) {
+                self.found.holds.push(hold());
+            }
+            if self.inodes.contains(&map.inode) && map.is_shared && map.is_of(process, device) && writes() {
+                self.found.written.push(hold());
+            }
         }
     }
+}
+
+/// Whether a handle was opened for writing, by its `fdinfo`. One that was closed was not; one of which the system does not
+/// say may have been.
+fn is_open_for_writing(info: &Path) -> bool {
+    match std::fs::read_to_string(info) {
+        Ok(info) => {
+            let flags = info.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+            flags.is_none_or(|flags| flags & 0o3 != 0)
+        }
+        Err(error) => !is_gone(&error),
+    }
+}
+
+/// Whether an error says that the process, or what was asked about it, is there no longer.
+pub(super) fn is_gone(error: &std::io::Error) -> bool {
+    const NO_SUCH_PROCESS: i32 = 3;
+    error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(NO_SUCH_PROCESS)
 }
 
 /// Reads a file of `/proc`, whose length is not known before.

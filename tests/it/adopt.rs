@@ -16,13 +16,16 @@ use tope_store::ops::import::Options;
 use tope_store::store::adoption::Note;
 use tope_store::store::{Settings, Store};
 
-use crate::support::{Fixture, Outcome, tree};
+use crate::support::{Fixture, Outcome, Skipped, needs_program, tree};
 
 tests![
     hand_made_trees_become_managed_in_the_order_of_their_names,
     the_digest_is_that_of_an_import,
     readers_notice_nothing,
     a_file_that_is_open_for_writing_stops_it,
+    a_file_that_is_open_for_writing_by_another_name_stops_it,
+    a_map_through_which_a_file_may_be_written_stops_it,
+    a_map_that_is_made_while_it_is_adopted_puts_everything_back,
     a_change_while_it_is_adopted_puts_everything_back,
     what_a_service_writes_goes_on_being_written,
     a_process_that_works_in_the_tree_goes_on_in_it,
@@ -140,6 +143,106 @@ fn a_file_that_is_open_for_writing_stops_it() -> Outcome {
     let reading = std::fs::File::open(top.join("lib/common.so")).unwrap();
     fixture.run(&["adopt"]).ok();
     drop(reading);
+    Ok(())
+}
+
+fn a_file_that_is_open_for_writing_by_another_name_stops_it() -> Outcome {
+    let fixture = Fixture::new();
+    let top = by_hand(&fixture, "v1.0.0", 1);
+    std::fs::hard_link(top.join("lib/common.so"), fixture.beside("other-name")).unwrap();
+    let open = std::fs::OpenOptions::new().append(true).open(fixture.beside("other-name")).unwrap();
+    let ran = fixture.run(&["adopt"]).expect(4);
+    assert!(ran.stderr.contains(&format!("pid {}", std::process::id())), "{ran:?}");
+    drop(open);
+    fixture.run(&["adopt"]).ok();
+    Ok(())
+}
+
+/// A process that maps a file and closes it: no handle shows that it can write. (A map of Python's own keeps one.)
+struct Mapping(std::process::Child);
+
+impl Mapping {
+    /// Opens, maps and closes. On its input's end it writes through the map, made writable if it was not, and ends.
+    fn new(file: &Path, open: &str, protection: &str) -> Result<Self, Skipped> {
+        needs_program("python3")?;
+        let script = "import ctypes, mmap, os, sys
+c = ctypes.CDLL(None, use_errno=True)
+c.mmap.restype = ctypes.c_void_p
+c.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+c.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+file = os.open(sys.argv[1], getattr(os, sys.argv[2]))
+place = c.mmap(None, 4096, eval(sys.argv[3], vars(mmap)), mmap.MAP_SHARED, file, 0)
+os.close(file)
+print('mapped', flush=True)
+sys.stdin.read()
+if c.mprotect(place, 4096, mmap.PROT_READ | mmap.PROT_WRITE) == 0:
+    ctypes.memmove(place, b'!', 1)
+";
+        let mut python = Command::new("python3");
+        python.args(["-c", script]).arg(file).args([open, protection]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = python.spawn().expect("python3 runs");
+        let mut line = [0; 7];
+        child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+        assert_eq!(&line, b"mapped\n");
+        Ok(Self(child))
+    }
+
+    fn end(mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
+    }
+}
+
+fn a_map_through_which_a_file_may_be_written_stops_it() -> Outcome {
+    for (protection, other_name) in [("PROT_READ | PROT_WRITE", false), ("PROT_READ", false), ("PROT_READ", true)] {
+        let fixture = Fixture::new();
+        let top = by_hand(&fixture, "v1.0.0", 1);
+        let mut file = top.join("lib/common.so");
+        if other_name {
+            std::fs::hard_link(&file, fixture.beside("other-name")).unwrap();
+            file = fixture.beside("other-name");
+        }
+        let mapping = Mapping::new(&file, "O_RDWR", protection)?;
+        let before = tree::describe(&top, false);
+        let ran = fixture.run(&["adopt"]).expect(4);
+        let expected = format!("pid {} ", mapping.0.id());
+        assert!(ran.stderr.contains(&expected) && ran.stderr.contains("which maps"), "{protection}: {ran:?}");
+        assert!(before == tree::describe(&top, false));
+        mapping.end();
+        // It could write, whatever it could when it was looked at.
+        assert_eq!(std::fs::read(&file).unwrap()[0], b'!', "{protection}");
+        // Through a map of what was opened for reading nothing can be written.
+        let mapping = Mapping::new(&file, "O_RDONLY", "PROT_READ")?;
+        fixture.run(&["adopt"]).ok();
+        mapping.end();
+        assert_eq!(std::fs::read(top.join("lib/common.so")).unwrap()[..2], *b"!\x07");
+    }
+    // Whoever is declared to write there may go on.
+    let fixture = Fixture::new();
+    std::fs::write(fixture.config(), "[import]\nprivate = [\"var/*.db\"]\n").unwrap();
+    let top = by_hand(&fixture, "v1.0.0", 1);
+    tree::file(top.join("var/api.db"), "rows\n");
+    let mapping = Mapping::new(&top.join("var/api.db"), "O_RDWR", "PROT_READ | PROT_WRITE")?;
+    fixture.run(&["adopt"]).ok();
+    mapping.end();
+    assert_eq!(std::fs::read_to_string(top.join("var/api.db")).unwrap(), "!ows\n");
+    Ok(())
+}
+
+fn a_map_that_is_made_while_it_is_adopted_puts_everything_back() -> Outcome {
+    let fixture = Fixture::new();
+    let top = by_hand(&fixture, "v1.0.0", 1);
+    needs_program("python3")?;
+    let mapping = Mutex::new(None);
+    let map = || *mapping.lock().unwrap() = Mapping::new(&top.join("lib/common.so"), "O_RDWR", "PROT_READ").ok();
+    let meddling = Meddling(Mutex::new(Some(map)));
+    let error = adopt(&store(&fixture), &[], &Options::default(), &meddling).unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }) && error.to_string().contains("may write"), "{error}");
+    let by_hand = std::fs::metadata(top.join("lib/common.so")).unwrap();
+    assert_eq!((by_hand.mode() & 0o777, by_hand.nlink()), (0o644, 1), "this is the hand-made one");
+    mapping.into_inner().unwrap().expect("it was made").end();
+    assert_eq!(std::fs::read(top.join("lib/common.so")).unwrap()[0], b'!');
+    fixture.run(&["adopt"]).ok();
     Ok(())
 }
 

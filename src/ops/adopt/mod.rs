@@ -5,20 +5,22 @@
 //! it was read, they are exchanged back. Only then the version is published and the displaced tree removed.
 //!
 //! A service may go on writing meanwhile, to what the configuration says it writes: private files keep their inodes, and
-//! so do those that seed shared paths. A process that has any other file of the tree open for writing stops the adoption.
+//! so do those that seed shared paths. A process that may write to any other file of the tree, because it has the file
+//! open for writing or maps it, by this or by another name, stops the adoption.
 //!
 //! **Invariant:** who reads `versions/V/…` by path finds the same bytes before, during and after; only modes change, since
 //! what is shared is sealed.
 
 mod compare;
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use super::import::{self, Built, Job, Mode, Options, PrivateFiles, Reader, Tally, Warning};
 use super::publish::Outcome;
 use super::shared_state;
 use crate::error::{Error, Refusal, Result, Shown};
-use crate::fsys::process::{Use, uses_below};
+use crate::fsys::process::{Use, uses_below, writers};
 use crate::fsys::{Dir, Kind};
 use crate::layout;
 use crate::model::{Action, Digest, EntryName, Event, Manifest, Role, Source, SourceKind, TreePath, VersionName};
@@ -26,7 +28,7 @@ use crate::observe::{Observer, Stage};
 use crate::scan::{self, Scan};
 use crate::staging::Run;
 use crate::store::adoption::Note;
-use crate::store::removal::{Trashed, users};
+use crate::store::removal::{Trashed, user, users};
 use crate::store::{SharedStore, Store};
 
 /// What became of the trees.
@@ -56,8 +58,8 @@ pub struct Adopted {
 /// # Errors
 ///
 /// - [`Error::NotFound`] for a name that is no directory in `versions/`;
-/// - [`Error::Refused`] if a process has a file of one open for writing, if one changed meanwhile, or holds what cannot
-///   be part of a version;
+/// - [`Error::Refused`] if a process may write to a file of one, if one changed meanwhile, or holds what cannot be part
+///   of a version;
 /// - what reading a source may fail with, and what the system refuses.
 ///
 /// On an error the tree it is about is as it was; those before it are adopted.
@@ -68,7 +70,7 @@ pub fn adopt(store: &Store, names: &[VersionName], options: &Options, observer: 
     shared.heal()?;
     let (names, mut report) = chosen(&shared, names)?;
     for name in &names {
-        refuse_writers(store.versions(), name.as_ref(), options, name)?;
+        refuse_writers(store.versions(), name.as_ref(), None, options, name)?;
     }
     for name in &names {
         let job = Job {
@@ -111,6 +113,7 @@ fn adopt_one(job: &Job<'_>) -> Result<Adopted> {
     let source = job.store.versions().open_dir(job.version)?;
     let note = Note { version: job.version.clone(), inode: source.stat_self()?.inode };
     let scan = scan::scan(&source, job.observer)?;
+    refuse_writers(job.store.versions(), job.version.as_ref(), Some(&scan), job.options, job.version)?;
     let published = job.store.published_objects()?;
     let reader = Reader::new(job, &source, &scan, &published)?;
     let tally = Tally::default();
@@ -189,7 +192,7 @@ fn swap(job: &Job<'_>, run: &Run, note: &Note, scan: &Scan, manifest: &Manifest)
 
 /// Fails if the displaced tree is not as it was when it was read, or if somebody may still write to it.
 fn look_again(job: &Job<'_>, run: &Run, displaced: &str, scan: &Scan) -> Result<()> {
-    refuse_writers(run.dir(), displaced.as_bytes(), job.options, job.version)?;
+    refuse_writers(run.dir(), displaced.as_bytes(), Some(scan), job.options, job.version)?;
     let top = run.dir().open_dir(displaced)?;
     let again = scan::scan(&top, job.observer)?;
     match compare::first_difference(scan, &again, &|path| is_written(job.options, path)) {
@@ -207,21 +210,40 @@ fn is_written(options: &Options, path: &TreePath) -> bool {
     options.private.covers(path) || options.shared.covers(path)
 }
 
-/// Refuses if a process has a file below `dir/name` open for writing, outside private and shared paths.
-fn refuse_writers(dir: &Dir, name: &[u8], options: &Options, version: &VersionName) -> Result<()> {
+/// Refuses if a process may write to a file below `dir/name`, outside private and shared paths: by its path, or, with what
+/// was seen there, by its inode as well, which a process may have opened by another name or in another mount namespace.
+fn refuse_writers(dir: &Dir, name: &[u8], seen: Option<&Scan>, options: &Options, version: &VersionName) -> Result<()> {
+    let device = dir.stat_self()?.device;
+    let inodes = seen.map(|scan| undeclared(scan, device, options)).unwrap_or_default();
+    let found = writers(&dir.real_path()?, device, &inodes);
     let writes = |used: &Use| {
         let declared = TreePath::parse(&used.path).is_ok_and(|path| is_written(options, &path));
         used.writes && used.name.as_bytes() == name && !declared
     };
-    let writers = users(&uses_below(&dir.real_path()?).uses, writes);
+    let mut writers = users(found.uses.first().map_or(&[], Vec::as_slice), writes);
+    if writers.is_empty() {
+        writers = found.written.iter().map(|hold| user(hold.pid, hold.how, &hold.path)).collect();
+    }
     if writers.is_empty() {
         return Ok(());
     }
     Err(Error::refused_with(
         Refusal::Protected,
-        format!("a file of {version} is open for writing: {}", Shown::text(&writers.join(", "))),
+        format!("a process may write to a file of {version}: {}", Shown::text(&writers.join(", "))),
         "stop what writes there, or declare it in [import] private or shared",
     ))
+}
+
+/// Inodes of the files on this device that no service is declared to write.
+fn undeclared(scan: &Scan, device: u64, options: &Options) -> HashSet<u64> {
+    let mut inodes = HashSet::new();
+    for directory in &scan.directories {
+        let files = directory.files.iter().filter(|file| file.stat.kind == Kind::File && file.stat.device == device);
+        inodes.extend(
+            files.filter(|file| !is_written(options, &directory.path.join(&file.name))).map(|file| file.stat.inode),
+        );
+    }
+    inodes
 }
 
 /// Removes the displaced tree; while processes use it, moves it to trash. Tells which.

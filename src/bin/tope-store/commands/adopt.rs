@@ -21,8 +21,8 @@ use crate::render::{human, json};
 
 /// Take trees that were made by hand (cp -r) under management, in place
 ///
-/// Each tree is exchanged with one of links in a single step. A file that is open for writing, or changes meanwhile,
-/// stops it, unless the configuration declares it as one that a service writes.
+/// Each tree is exchanged with one of links in a single step. A file that a process may write to, or that changes during
+/// this, stops it, unless the configuration declares it as one that a service writes.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The trees; all in versions/ that are not managed unless some are named
