@@ -46,6 +46,16 @@ pub fn contradiction() -> Error {
     malformed("be trusted", "it has another digest for a version than the history")
 }
 
+/// Whether the index failed, in whatever way, rather than what it was made from.
+pub fn is_trouble(error: &Error) -> bool {
+    match error {
+        Error::Index { .. } => true,
+        Error::Locked { lock, .. } => *lock == layout::INDEX,
+        Error::Io { path, .. } => path.file_name().is_some_and(|name| name == layout::INDEX),
+        _ => false,
+    }
+}
+
 /// Whether the failure says that another process holds the index; trying again may help.
 pub fn is_busy(error: &Error) -> bool {
     match error {

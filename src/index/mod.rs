@@ -22,10 +22,10 @@
 //! | --- | --- |
 //! | [`Writer::add_trees`] committed, version not | trees that nothing refers to; [`Writer::prune`] removes them |
 //! | publish, before the index commit | an index that is behind: the caller catches up |
-//! | any moment of a commit | all of it or nothing (WAL, `synchronous=FULL`) |
+//! | any moment of a commit | all of it or nothing (rollback journal, `synchronous=FULL`) |
 //! | any moment of [`rebuild`](rebuild()) | the old index; the new one under its own name is written over |
 //!
-//! - [`open`](mod@open): settings, modes, and why an index cannot be used
+//! - [`open`](mod@open): settings, journal, modes, and why an index cannot be used
 //! - [`rebuild`](mod@rebuild): a new index from manifests and history
 //! - `bases`: what trees have in common
 //! - [`versions`], [`trees`], [`objects`], [`events`], [`stat_cache`]: the tables
@@ -60,7 +60,7 @@ use crate::layout;
 use crate::model::event::Chain;
 
 pub use events::{EventFilter, HistoryLine, Order};
-pub use failure::{contradiction, foreign_history, is_busy, is_damage};
+pub use failure::{contradiction, foreign_history, is_busy, is_damage, is_trouble};
 pub use find::Found;
 pub use objects::{Lookup, PublishedObjects};
 pub use open::{Mode, Opened, Trouble, Unusable, open};
@@ -97,18 +97,14 @@ impl Index {
     ///
     /// [`Error::Locked`] if another process writes for longer than the timeout given at opening.
     pub fn write(&mut self) -> Result<Writer<'_>> {
+        let busy_timeout = self.busy_timeout;
         match self.connection.transaction_with_behavior(TransactionBehavior::Immediate) {
-            Ok(transaction) => Ok(Writer { reader: Reader { transaction } }),
-            Err(error) if failure::is_engine_busy(&error) => Err(Error::Locked {
-                lock: layout::INDEX,
-                holder: "another process".into(),
-                waited_ms: u64::try_from(self.busy_timeout.as_millis()).unwrap_or(u64::MAX),
-            }),
-            Err(error) => Err(failure::failed("begin to write")(error)),
+            Ok(transaction) => Ok(Writer { reader: Reader { transaction }, busy_timeout }),
+            Err(error) => Err(held_or("begin to write", busy_timeout)(error)),
         }
     }
 
-    /// Closes the file; the last to close it takes the log in.
+    /// Closes the file.
     ///
     /// # Errors
     ///
@@ -129,6 +125,7 @@ pub struct Reader<'a> {
 #[must_use]
 pub struct Writer<'a> {
     reader: Reader<'a>,
+    busy_timeout: Duration,
 }
 
 impl<'a> Deref for Writer<'a> {
@@ -214,9 +211,10 @@ impl Writer<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] with "storage full" for a full disk, else [`Error::Index`]; then nothing was done.
+    /// [`Error::Locked`] if another process reads for longer than the timeout given at opening, [`Error::Io`] with
+    /// "storage full" for a full disk, else [`Error::Index`]; then nothing was done.
     pub fn commit(self) -> Result<()> {
-        self.reader.transaction.commit().map_err(failure::failed("be written"))
+        self.reader.transaction.commit().map_err(held_or("be written", self.busy_timeout))
     }
 
     /// Records up to where the index reflects the history, where that is not what
@@ -225,6 +223,18 @@ impl Writer<'_> {
         let set = number(reflected.seq)
             .and_then(|seq| self.transaction.prepare_cached(SET_REFLECTED)?.execute((seq, reflected.chain)));
         set.map(drop).map_err(failure::failed("record how far it is"))
+    }
+}
+
+/// Wraps an answer of the engine to who wants to write: another process that holds the index is named as a lock.
+fn held_or(action: &'static str, busy_timeout: Duration) -> impl FnOnce(rusqlite::Error) -> Error {
+    move |error| match failure::is_engine_busy(&error) {
+        true => Error::Locked {
+            lock: layout::INDEX,
+            holder: "another process".into(),
+            waited_ms: u64::try_from(busy_timeout.as_millis()).unwrap_or(u64::MAX),
+        },
+        false => failure::failed(action)(error),
     }
 }
 

@@ -7,6 +7,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::slice;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use rusqlite::{CachedStatement, Connection, Row};
 
@@ -330,21 +332,32 @@ fn object_in(connection: &Connection, key: &ObjectKey) -> Result<Option<Recorded
     found.map_err(failed("look up an object"))
 }
 
-/// Looks up very many objects, all as of one moment: the engine begins to read once, not for every one.
+/// Looks up objects for as long as an import takes, from any of its threads.
+///
+/// To begin to read costs more than to look up, and whoever reads keeps others from committing. So the reading goes on
+/// from question to question, for [`TURN`] at most; a thread of its own ends it when no question follows. The answers
+/// may be of different moments: what is published stays so while the caller holds the store's lock.
 #[derive(Debug)]
 pub struct Lookup {
+    reading: Arc<Mutex<Reading>>,
+}
+
+/// Length of one reading: short for a process that waits to commit, and thousands of questions.
+const TURN: Duration = Duration::from_millis(20);
+
+#[derive(Debug)]
+struct Reading {
     connection: Connection,
+    since: Option<Instant>,
+    /// Whether a thread ends a reading that no question follows.
+    watch: Option<bool>,
 }
 
 impl Index {
-    /// Turns into a means to look up very many objects.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Index`](crate::error::Error::Index) if the engine fails.
-    pub fn into_lookup(self) -> Result<Lookup> {
-        self.connection.execute_batch("BEGIN DEFERRED").map_err(failed("begin to read"))?;
-        Ok(Lookup { connection: self.connection })
+    /// Turns into a means to look up objects during an import.
+    pub fn into_lookup(self) -> Lookup {
+        let reading = Reading { connection: self.connection, since: None, watch: None };
+        Lookup { reading: Arc::new(Mutex::new(reading)) }
     }
 }
 
@@ -353,10 +366,45 @@ impl Lookup {
     ///
     /// # Errors
     ///
-    /// [`Error::Index`](crate::error::Error::Index) if the engine fails.
+    /// [`Error::Index`](crate::error::Error::Index) if the engine fails, or another process holds the index.
     pub fn object(&self, key: &ObjectKey) -> Result<Option<Recorded>> {
-        object_in(&self.connection, key)
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let watched = *reading.watch.get_or_insert_with(|| watch(Arc::downgrade(&self.reading)));
+        let found = reading.begin().map_err(failed("begin to read")).and_then(|()| object_in(&reading.connection, key));
+        reading.end_after(if watched && found.is_ok() { TURN } else { Duration::ZERO });
+        found
     }
+}
+
+impl Reading {
+    fn begin(&mut self) -> rusqlite::Result<()> {
+        if self.since.is_none() {
+            self.connection.execute_batch("BEGIN DEFERRED")?;
+            self.since = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Ends the reading if it has gone on for this long.
+    fn end_after(&mut self, length: Duration) {
+        if self.since.is_some_and(|since| since.elapsed() >= length) {
+            self.since = None;
+            // Nothing was changed, so nothing can fail to be kept.
+            let _ = self.connection.execute_batch("COMMIT");
+        }
+    }
+}
+
+/// Starts the thread that ends readings, until there is no lookup any more; `false` if the system gives no thread.
+fn watch(reading: Weak<Mutex<Reading>>) -> bool {
+    let ends_readings = move || {
+        while let Some(reading) = reading.upgrade() {
+            reading.lock().unwrap_or_else(PoisonError::into_inner).end_after(TURN);
+            drop(reading);
+            std::thread::sleep(TURN);
+        }
+    };
+    std::thread::Builder::new().name("tope-index".into()).spawn(ends_readings).is_ok()
 }
 
 fn recorded(row: &Row<'_>, first: usize) -> rusqlite::Result<Recorded> {

@@ -3,12 +3,17 @@
 //! Nothing that lies at the index's place is an error: it is [`Unusable`], with a reason. A reader then answers from
 //! memory ([`Index::in_memory`]), a writer rebuilds.
 //!
-//! The database is in WAL mode, with these consequences (all tried):
-//! - a cleanly closed one in a directory that cannot be written cannot even be read: [`Trouble::Denied`];
-//! - `immutable=1` reads it there, but ignores a log left beside it, and is only right where nobody can write:
-//!   [`Mode::Frozen`] checks the first and the caller vouches for the second;
-//! - POSIX locks vanish when *any* descriptor of the file is closed in this process: while an [`Index`] is open, the
-//!   file is never opened by other means.
+//! The database has a rollback journal, with these consequences (all tried):
+//! - no part of it is mapped into memory, so a full disk gives an error. The shared memory of a write-ahead log is a
+//!   mapped file with holes, and the kernel kills who writes to a hole that gets no block;
+//! - a reader needs no second file and no permission to write;
+//! - a reader waits only for the commit itself. Until then a writer keeps its pages in memory ([`SPILL_KIB`]);
+//! - a writer waits for readers before it commits, so nothing slow happens while an index is being read;
+//! - the journal of a writer that died is rolled back by the next one to open the index, if it may write: else
+//!   [`Trouble::Denied`].
+//!
+//! POSIX locks vanish when *any* descriptor of the file is closed in this process: while an [`Index`] is open, the file
+//! is never opened by other means.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -27,8 +32,9 @@ use crate::fsys::{Dir, Kind};
 /// Page cache in KiB: holds the upper pages of an index of a million entries, and is a thirtieth of the memory of a
 /// small device.
 const CACHE_KIB: i32 = 16 * 1024;
-/// A log that one big import left is cut back to this.
-const JOURNAL_BYTES: i32 = 4 << 20;
+/// A writer that changes more holds readers up from then on, since it has to write before it commits. As much as an
+/// import of half a million files changes.
+const SPILL_KIB: i32 = 64 * 1024;
 /// Longest value: a checkpoint of the history, a set of attributes. Stops a damaged length from taking all memory.
 const MAX_VALUE_BYTES: i32 = 64 << 20;
 /// Bytes of the smallest page that the file format knows.
@@ -41,13 +47,8 @@ const STATEMENTS: usize = 64;
 pub enum Mode {
     /// Reading and writing; an older schema is brought up to date.
     ReadWrite,
-    /// Reading. Needs the log's two companion files, so the directory must be writable or they must be there. They
-    /// stay behind, empty, until somebody who may write closes the index.
+    /// Reading, wherever the file can be read: on a read-only mount, and as a user who may not write.
     ReadOnly,
-    /// Reading where nobody can write, as on a read-only mount, without locks or companion files. The caller knows
-    /// that nobody can; that no log is left beside is checked. If somebody writes all the same, what is read is a
-    /// mixture: pages of different moments, which need not look like damage.
-    Frozen,
 }
 
 /// What came of opening.
@@ -118,6 +119,15 @@ impl Trouble {
     }
 }
 
+/// The files that lie beside an index of this name: its journal, and what another program may have left.
+pub fn companions(name: &str) -> [String; 3] {
+    [journal_of(name), format!("{name}-wal"), format!("{name}-shm")]
+}
+
+fn journal_of(name: &str) -> String {
+    format!("{name}-journal")
+}
+
 /// Opens the index `name` in `dir`. Waits `busy_timeout` for other processes, here and later.
 pub fn open(dir: &Dir, name: &str, mode: Mode, busy_timeout: Duration) -> Opened {
     match try_open(dir, name, mode, busy_timeout, MIGRATIONS) {
@@ -159,18 +169,22 @@ pub(super) fn try_open(
     if stat.size < SMALLEST_PAGE {
         return Err(Unusable::new(Trouble::Damaged, "it is cut short"));
     }
-    if mode == Mode::Frozen {
-        let log = dir.try_stat(format!("{name}-wal")).map_err(|e| Unusable::new(Trouble::Failed, e.to_string()))?;
-        if log.is_some_and(|log| log.size > 0) {
-            return Err(Unusable::new(Trouble::Denied, "a log lies beside it that cannot be taken in here"));
+    let journal = dir.try_stat(journal_of(name)).map_err(|error| Unusable::new(Trouble::Failed, error.to_string()))?;
+    if let Some(journal) = journal {
+        if journal.kind != Kind::File {
+            return Err(Unusable::new(Trouble::Damaged, format!("its journal is {}", journal.kind.describe())));
+        }
+        // Run as root, the engine gives the journal to the owner of the index.
+        if journal.links > 1 {
+            return Err(Unusable::new(Trouble::Damaged, "its journal has another name as well"));
         }
     }
     let access = match mode {
         Mode::ReadWrite => OpenFlags::SQLITE_OPEN_READ_WRITE,
-        Mode::ReadOnly | Mode::Frozen => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        Mode::ReadOnly => OpenFlags::SQLITE_OPEN_READ_ONLY,
     };
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    let opened = Connection::open_with_flags(uri(&dir.path_of(name), mode), flags);
+    let opened = Connection::open_with_flags(uri(&dir.path_of(name)), flags);
     let mut connection = opened.map_err(|error| Unusable::of(&error))?;
     examine(&mut connection, mode, busy_timeout, migrations)?;
     Ok(connection)
@@ -184,6 +198,9 @@ fn examine(
     migrations: &[&str],
 ) -> Result<(), Unusable> {
     let engine = |error: rusqlite::Error| Unusable::of(&error);
+    // First: other settings read the file.
+    connection.busy_timeout(busy_timeout).map_err(engine)?;
+    refuse_write_ahead_log(connection)?;
     configure(connection, busy_timeout).map_err(engine)?;
     if application_id(connection).map_err(engine)? != APPLICATION_ID {
         return Err(Unusable::new(Trouble::Foreign, "it is a database of another program"));
@@ -206,7 +223,7 @@ fn examine(
         migrate(connection, migrations).map_err(engine)?;
     }
     if mode == Mode::ReadWrite {
-        set_wal(connection).map_err(engine)?;
+        set_journal(connection).map_err(engine)?;
     }
     super::Reader::reflected_row(connection).map_err(engine)?;
     Ok(())
@@ -238,9 +255,8 @@ pub(super) fn configure(connection: &Connection, busy_timeout: Duration) -> rusq
     // Sorting needs no directory for temporary files, which a rescue system may not have.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    // A bad block under a memory map is SIGBUS. (This and the next answer with a row.)
-    connection.pragma_update_and_check(None, "mmap_size", 0, |_| Ok(())).or_else(no_row)?;
-    connection.pragma_update_and_check(None, "journal_size_limit", JOURNAL_BYTES, |_| Ok(()))
+    // A bad block under a memory map is SIGBUS. (It answers with a row.)
+    connection.pragma_update_and_check(None, "mmap_size", 0, |_| Ok(())).or_else(no_row)
 }
 
 /// A database in memory has no map, so asking for its size gives no row.
@@ -248,18 +264,31 @@ fn no_row(error: rusqlite::Error) -> rusqlite::Result<()> {
     if matches!(error, rusqlite::Error::QueryReturnedNoRows) { Ok(()) } else { Err(error) }
 }
 
-/// Write-ahead logging; fails where the file system has no shared memory for it.
-pub(super) fn set_wal(connection: &Connection) -> rusqlite::Result<()> {
-    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
-    if mode == "wal" {
-        return Ok(());
+/// Refuses a database that another program put into write-ahead mode, before its shared memory is mapped: in exclusive
+/// mode the engine keeps that in its own memory. A database with a rollback journal is locked for reading only.
+fn refuse_write_ahead_log(connection: &Connection) -> Result<(), Unusable> {
+    let engine = |error: rusqlite::Error| Unusable::of(&error);
+    locking(connection, "EXCLUSIVE").map_err(engine)?;
+    let journal: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(engine)?;
+    if journal == "wal" {
+        return Err(Unusable::new(Trouble::Damaged, "another program gave it a write-ahead log"));
     }
-    let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
-    Err(rusqlite::Error::SqliteFailure(error, Some(format!("write-ahead logging is not to be had, only {mode}"))))
+    locking(connection, "NORMAL").map_err(engine)
+}
+
+fn locking(connection: &Connection, mode: &str) -> rusqlite::Result<()> {
+    connection.pragma_update_and_check(None, "locking_mode", mode, |_| Ok(()))
+}
+
+/// The journal of a connection that may write: an empty file between commits, so that readers need only look at its
+/// length, and nothing of a big change stays on the medium.
+fn set_journal(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update_and_check(None, "journal_mode", "TRUNCATE", |_| Ok(()))?;
+    connection.pragma_update(None, "cache_spill", -SPILL_KIB)
 }
 
 /// The path as the engine's URI: any byte may be in it, and no path is taken for a URI by its looks.
-pub(super) fn uri(path: &Path, mode: Mode) -> String {
+pub(super) fn uri(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
     let mut uri = String::from(if bytes.starts_with(b"/") { "file://" } else { "file:" });
     for byte in bytes {
@@ -267,9 +296,6 @@ pub(super) fn uri(path: &Path, mode: Mode) -> String {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' => uri.push(char::from(*byte)),
             _ => uri.push_str(&format!("%{byte:02X}")),
         }
-    }
-    if mode == Mode::Frozen {
-        uri.push_str("?immutable=1");
     }
     uri
 }

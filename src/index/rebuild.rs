@@ -1,14 +1,17 @@
 //! Building an index anew from what is true: manifests and history.
 //!
 //! The new file is written under a name of its own, beside the old one. The caller, who holds `lock` exclusive, then
-//! removes the old index's `-wal` and `-shm` and renames the new one into place: in this order, since a new database
-//! beside an old log is read as damaged.
+//! [puts it in place](replace()). The order matters: the engine would roll a journal of the old database back into the
+//! new one, and an old database without its journal may be half of a commit, which need not look like damage.
 //!
 //! | died after | the next open sees |
 //! | --- | --- |
 //! | any moment of the build | the old index; the half-built file is replaced by the next rebuild |
-//! | `-wal` removed, not renamed | the old index without its last commits: behind, or damaged; either is mended |
-//! | renamed | the new index |
+//! | 1. old index removed, durable | no index, beside a journal that belongs to none: rebuilt |
+//! | 2. journal removed, durable | no index: rebuilt |
+//! | 3. new index renamed, durable | the new index |
+//!
+//! Where nothing lies beside the old index, the rename alone replaces it.
 
 use std::time::Duration;
 
@@ -16,19 +19,18 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::failure::{failed, malformed};
 use super::migrate::{MIGRATIONS, migrate};
-use super::open::{configure, set_wal, uri};
-use super::{HistoryLine, Index, ManifestFile, Mode};
+use super::open::{companions, configure, uri};
+use super::{HistoryLine, Index, ManifestFile};
 use crate::error::Result;
-use crate::fsys::{Dir, file};
+use crate::fsys::{Dir, Kind, file, remove};
 use crate::layout;
 use crate::model::Manifest;
 
-const SUFFIXES: [&str; 4] = ["", "-journal", "-wal", "-shm"];
 const QUICK_CHECK: &str = "PRAGMA quick_check(1)";
 const ACTION: &str = "be rebuilt";
 
 /// Builds a new index at `name` in `dir`, replacing a half-built one: a single file, checked, synced, closed, with no
-/// log beside it. Manifests are best given in import order, one at a time; an error among them ends the build.
+/// journal beside it. Manifests are best given in import order, one at a time; an error among them ends the build.
 ///
 /// # Errors
 ///
@@ -39,11 +41,11 @@ pub fn rebuild(
     manifests: impl IntoIterator<Item = Result<(Manifest, ManifestFile)>>,
     history: impl IntoIterator<Item = Result<HistoryLine>>,
 ) -> Result<()> {
-    remove(dir, name)?;
+    clear(dir, name)?;
     let built = build(dir, name, manifests, history);
     if built.is_err() {
         // The error that stopped the build is the one to tell.
-        let _ = remove(dir, name);
+        let _ = clear(dir, name);
     }
     built
 }
@@ -86,7 +88,8 @@ fn build(
     if finding != "ok" {
         return Err(malformed(ACTION, "what was just written does not read back"));
     }
-    index.close()
+    index.close()?;
+    file::sync(&dir.open_file(name)?, || dir.path_of(name))
 }
 
 fn create(dir: &Dir, name: &str) -> rusqlite::Result<Connection> {
@@ -94,7 +97,7 @@ fn create(dir: &Dir, name: &str) -> rusqlite::Result<Connection> {
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_URI;
-    let mut connection = Connection::open_with_flags(uri(&dir.path_of(name), Mode::ReadWrite), flags)?;
+    let mut connection = Connection::open_with_flags(uri(&dir.path_of(name)), flags)?;
     configure(&connection, Duration::ZERO)?;
     // Until it is renamed the file is nobody's: one sync at the end is enough, and a crash throws it away.
     connection.pragma_update(None, "synchronous", "OFF")?;
@@ -103,17 +106,43 @@ fn create(dir: &Dir, name: &str) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Statistics, a check, and the change to write-ahead logging, whose commit syncs the whole file.
+/// Statistics, and a check.
 fn finish(connection: &Connection) -> rusqlite::Result<String> {
     connection.execute_batch("PRAGMA optimize")?;
-    let finding = connection.query_row(QUICK_CHECK, [], |row| row.get(0))?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    set_wal(connection)?;
-    Ok(finding)
+    connection.query_row(QUICK_CHECK, [], |row| row.get(0))
 }
 
-fn remove(dir: &Dir, name: &str) -> Result<()> {
-    SUFFIXES.iter().try_for_each(|suffix| dir.remove_file_if_present([name, suffix].concat()).map(drop))
+fn clear(dir: &Dir, name: &str) -> Result<()> {
+    dir.remove_file_if_present(name)?;
+    companions(name).iter().try_for_each(|name| dir.remove_file_if_present(name).map(drop))
+}
+
+/// Puts the index `new` in the place of the index `name`, whatever lies there. The caller knows that no other process
+/// writes either.
+///
+/// # Errors
+///
+/// What the system refuses; then there may be no index at `name`, and [`rebuild`] can be called again.
+pub fn replace(dir: &Dir, new: &str, name: &str) -> Result<()> {
+    let mut left = Vec::new();
+    for companion in companions(name) {
+        if dir.try_stat(&companion)?.is_some() {
+            left.push(companion);
+        }
+    }
+    let in_the_way = dir.try_stat(name)?.is_some_and(|stat| stat.kind == Kind::Directory);
+    if in_the_way || !left.is_empty() {
+        remove::tree(dir, name)?;
+        dir.sync()?;
+    }
+    for companion in &left {
+        remove::tree(dir, companion)?;
+    }
+    if !left.is_empty() {
+        dir.sync()?;
+    }
+    dir.rename(new, dir, name)?;
+    dir.sync()
 }
 
 #[cfg(test)]
@@ -122,7 +151,7 @@ mod tests {
     use std::fs;
 
     use super::super::samples::{history, manifest, manifest_file, name};
-    use super::super::{EventFilter, Opened, open};
+    use super::super::{EventFilter, Mode, Opened, open};
     use super::*;
     use crate::error::Error;
     use crate::model::{Action, Event};
@@ -172,9 +201,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let dir = Dir::open(directory.path()).unwrap();
         fs::write(directory.path().join("new"), "half-built").unwrap();
-        fs::write(directory.path().join("new-wal"), "half-built").unwrap();
+        fs::write(directory.path().join("new-journal"), "half-built").unwrap();
         rebuild(&dir, "new", manifests().into_iter().map(Ok), lines().into_iter().map(Ok)).unwrap();
-        assert_eq!(names(&directory), ["new"], "no log is left");
+        assert_eq!(names(&directory), ["new"], "no journal is left");
         let Opened::Usable(rebuilt) = open(&dir, "new", Mode::ReadWrite, Duration::ZERO) else { panic!("not usable") };
 
         rebuild(&dir, "grown", [], []).unwrap();
@@ -199,7 +228,7 @@ mod tests {
         rebuilt.close().unwrap();
         let mut left = names(&directory);
         left.sort();
-        assert_eq!(left, ["grown", "new"], "the last one out takes the log in");
+        assert_eq!(left, ["grown", "grown-journal", "new"], "a journal stays with its file");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use super::samples::{history, index_of, manifest, manifest_file, name};
+use super::samples::{history, index_of, manifest, manifest_file, name, object_keys};
 use super::*;
 use crate::fsys::Dir;
 use crate::model::{Action, Event};
@@ -56,7 +56,7 @@ fn whatever_lies_in_its_place_is_an_answer_and_no_panic() {
         ("cut after the first page", &good[..4096]),
         ("no schema", &stale),
     ];
-    for mode in [Mode::ReadWrite, Mode::ReadOnly, Mode::Frozen] {
+    for mode in [Mode::ReadWrite, Mode::ReadOnly] {
         for (what, bytes) in cases {
             fs::write(&file, bytes).unwrap();
             assert_eq!(trouble(&dir, mode), Some(Trouble::Damaged), "{what}, {mode:?}");
@@ -94,9 +94,7 @@ fn an_older_schema_is_told_to_a_reader_and_brought_up_for_a_writer() {
     let (_directory, dir) = store();
     let steps = [migrate::MIGRATIONS, &["CREATE TABLE later (a INTEGER) STRICT"]].concat();
     let opened = |mode| open::try_open(&dir, NAME, mode, Duration::ZERO, &steps).map(drop);
-    for mode in [Mode::ReadOnly, Mode::Frozen] {
-        assert_eq!(opened(mode).map_err(|unusable| unusable.trouble), Err(Trouble::Older));
-    }
+    assert_eq!(opened(Mode::ReadOnly).map_err(|unusable| unusable.trouble), Err(Trouble::Older));
     assert_eq!(opened(Mode::ReadWrite), Ok(()));
     assert_eq!(opened(Mode::ReadOnly), Ok(()));
     assert_eq!(trouble(&dir, Mode::ReadOnly), Some(Trouble::Newer), "as the older build sees it");
@@ -173,39 +171,130 @@ fn a_second_writer_waits_and_then_says_so_while_readers_go_on() {
 }
 
 #[test]
-fn a_reader_sees_one_moment() {
+fn a_reader_sees_one_moment_and_holds_up_a_commit() {
     let (_directory, dir) = store();
     let (mut first, mut second) = (usable(&dir, Mode::ReadWrite), usable(&dir, Mode::ReadOnly));
     let reader = second.read().unwrap();
     let version = reader.versions().unwrap().remove(0);
     let mut writer = first.write().unwrap();
     let _ = writer.remove_versions(&[name("v1")]).unwrap();
-    writer.commit().unwrap();
+    let error = writer.commit().unwrap_err();
+    assert!(matches!(error, Error::Locked { waited_ms: 50, .. }) && is_busy(&error), "{error:?}");
     assert!(reader.tree_set(&version.digest.0).unwrap().is_some());
     drop(reader);
+    assert_eq!(second.read().unwrap().versions().unwrap().len(), 1, "what was not committed is undone");
+    let mut writer = first.write().unwrap();
+    let _ = writer.remove_versions(&[name("v1")]).unwrap();
+    writer.commit().unwrap();
     assert_eq!(second.read().unwrap().versions().unwrap(), []);
 }
 
 #[test]
-fn readers_write_nothing() {
+fn a_lookup_that_is_asked_nothing_holds_up_no_commit() {
     let (_directory, dir) = store();
-    for mode in [Mode::ReadOnly, Mode::Frozen] {
-        let mut index = usable(&dir, mode);
-        assert_eq!(index.read().unwrap().versions().unwrap().len(), 1);
-        assert!(index.write().and_then(|mut writer| writer.remove_versions(&[name("v1")]).map(drop)).is_err());
+    let wait = Duration::from_secs(30);
+    let (Opened::Usable(mut first), Opened::Usable(second)) =
+        (open(&dir, NAME, Mode::ReadWrite, wait), open(&dir, NAME, Mode::ReadWrite, wait))
+    else {
+        panic!("not usable")
+    };
+    let lookup = second.into_lookup();
+    let (key, recorded) = &object_keys(&manifest("v1", 1, &[("a/b", "1"), ("c", "2")]))[0];
+    assert_eq!(lookup.object(key).unwrap().as_ref(), Some(recorded));
+    let mut writer = first.write().unwrap();
+    let _ = writer.remove_versions(&[name("v1")]).unwrap();
+    writer.commit().unwrap();
+    assert_eq!(lookup.object(key).unwrap(), None);
+}
+
+#[test]
+fn readers_write_nothing() {
+    let (directory, dir) = store();
+    let mut index = usable(&dir, Mode::ReadOnly);
+    assert_eq!(index.read().unwrap().versions().unwrap().len(), 1);
+    assert!(index.write().and_then(|mut writer| writer.remove_versions(&[name("v1")]).map(drop)).is_err());
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "there is nothing beside it");
+}
+
+/// Leaves the index as a writer leaves it that dies in the middle of a commit that removes `v1`.
+fn die_in_a_commit(directory: &std::path::Path, dir: &Dir) {
+    let mut index = usable(dir, Mode::ReadWrite);
+    // A cache of no pages writes every page at once, behind its journal.
+    index.connection.pragma_update(None, "cache_size", 1).unwrap();
+    index.connection.pragma_update(None, "cache_spill", 1).unwrap();
+    let mut writer = index.write().unwrap();
+    let _ = writer.remove_versions(&[name("v1")]).unwrap();
+    for number in 2..40 {
+        let files: Vec<String> = (0..9).map(|at| format!("{number}/{at}")).collect();
+        let files: Vec<(&str, &str)> = files.iter().map(|path| (path.as_str(), path.as_str())).collect();
+        writer.insert_version(&manifest(&format!("v{number}"), number, &files), &manifest_file(number)).unwrap();
+    }
+    let copies = ["", "-journal"].map(|suffix| fs::read(directory.join([NAME, suffix].concat())).unwrap());
+    drop(writer);
+    drop(index);
+    for (suffix, copy) in ["", "-journal"].iter().zip(copies) {
+        fs::write(directory.join([NAME, suffix].concat()), copy).unwrap();
     }
 }
 
 #[test]
-fn a_log_that_cannot_be_made_denies_reading_and_frozen_reading_still_works() {
+fn what_a_dead_writer_left_denies_reading_and_is_rolled_back_by_a_writer() {
     let (directory, dir) = store();
-    // Stands for a directory that cannot be written, which stops no test that runs as root.
-    std::os::unix::fs::symlink("/nowhere/at/all", directory.path().join("index.db-shm")).unwrap();
+    die_in_a_commit(directory.path(), &dir);
     assert_eq!(trouble(&dir, Mode::ReadOnly), Some(Trouble::Denied));
-    assert_eq!(usable(&dir, Mode::Frozen).read().unwrap().versions().unwrap().len(), 1);
-    // What a process that died left behind would be ignored.
-    fs::write(directory.path().join("index.db-wal"), b"log").unwrap();
-    assert_eq!(trouble(&dir, Mode::Frozen), Some(Trouble::Denied));
+    let versions = |mode| usable(&dir, mode).read().unwrap().versions().unwrap().len();
+    assert_eq!((versions(Mode::ReadWrite), versions(Mode::ReadOnly)), (1, 1));
+}
+
+#[test]
+fn no_journal_of_an_old_index_reaches_a_new_one() {
+    let (directory, dir) = store();
+    die_in_a_commit(directory.path(), &dir);
+    let newer = manifest("v2", 2, &[("d", "4")]);
+    rebuild(&dir, "new", [Ok((newer, manifest_file(2)))], []).unwrap();
+    rebuild::replace(&dir, "new", NAME).unwrap();
+    assert_eq!(usable(&dir, Mode::ReadWrite).read().unwrap().versions().unwrap()[0].facts.name, name("v2"));
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_write_ahead_log_is_refused_before_it_is_mapped() {
+    let (directory, dir) = store();
+    let other = Connection::open(directory.path().join(NAME)).unwrap();
+    let mode: String = other.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).unwrap();
+    assert_eq!(mode, "wal");
+    drop(other);
+    assert_eq!(trouble(&dir, Mode::ReadWrite), Some(Trouble::Damaged));
+    assert!(trouble(&dir, Mode::ReadOnly).is_some());
+    assert!(!directory.path().join("index.db-shm").exists());
+}
+
+#[test]
+fn a_journal_that_is_no_file_is_damage() {
+    let (directory, dir) = store();
+    fs::create_dir(directory.path().join("index.db-journal")).unwrap();
+    for mode in [Mode::ReadWrite, Mode::ReadOnly] {
+        assert_eq!(trouble(&dir, mode), Some(Trouble::Damaged));
+    }
+    rebuild(&dir, "new", [], []).unwrap();
+    rebuild::replace(&dir, "new", NAME).unwrap();
+    assert_eq!(trouble(&dir, Mode::ReadWrite), None);
+}
+
+#[test]
+fn nothing_of_a_journal_stays() {
+    let (directory, dir) = store();
+    let files: Vec<String> = (0..9000).map(|at| format!("{at}")).collect();
+    let files: Vec<(&str, &str)> = files.iter().map(|path| (path.as_str(), path.as_str())).collect();
+    let mut index = usable(&dir, Mode::ReadWrite);
+    let mut writer = index.write().unwrap();
+    writer.insert_version(&manifest("v2", 2, &files), &manifest_file(2)).unwrap();
+    writer.commit().unwrap();
+    let mut writer = index.write().unwrap();
+    let _ = writer.remove_versions(&[name("v2")]).unwrap();
+    writer.commit().unwrap();
+    let journal = fs::metadata(directory.path().join("index.db-journal")).unwrap().len();
+    assert_eq!(journal, 0);
 }
 
 #[test]
@@ -213,7 +302,7 @@ fn every_setting_is_on() {
     let (_directory, dir) = store();
     let index = usable(&dir, Mode::ReadWrite);
     for (pragma, expected) in [
-        ("journal_mode", "wal"),
+        ("journal_mode", "truncate"),
         ("synchronous", "2"),
         ("foreign_keys", "1"),
         ("trusted_schema", "0"),
@@ -221,7 +310,7 @@ fn every_setting_is_on() {
         ("mmap_size", "0"),
         ("temp_store", "2"),
         ("busy_timeout", "50"),
-        ("journal_size_limit", "4194304"),
+        ("locking_mode", "normal"),
         ("cache_size", "-16384"),
     ] {
         let value: rusqlite::types::Value =
@@ -243,7 +332,7 @@ fn any_path_can_be_opened() {
         fs::create_dir(&below).unwrap();
         let dir = Dir::open(&below).unwrap();
         rebuild(&dir, NAME, [], []).unwrap();
-        for mode in [Mode::ReadWrite, Mode::ReadOnly, Mode::Frozen] {
+        for mode in [Mode::ReadWrite, Mode::ReadOnly] {
             assert_eq!(trouble(&dir, mode), None, "{part:?}");
         }
     }

@@ -69,7 +69,7 @@ pub fn create(layout: Layout, settings: Settings, options: CreateOptions) -> Res
     let format = Format::new(system::effective_uid() != 0, options.allow_network_fs);
     durable::write(&dir, layout::FORMAT, format.to_text().as_bytes(), PUBLIC_FILE_MODE)?;
     let store = Store::open(layout, settings)?;
-    store.prepare_index()?;
+    store.prepare_index();
     Ok((store, true))
 }
 

@@ -65,7 +65,7 @@ pub struct Adopted {
 /// On an error the tree it is about is as it was; those before it are adopted.
 pub fn adopt(store: &Store, names: &[VersionName], options: &Options, observer: &dyn Observer) -> Result<Report> {
     store.check_writable()?;
-    store.prepare_index()?;
+    store.prepare_index();
     let shared = store.share()?;
     shared.heal()?;
     let (names, mut report) = chosen(&shared, names)?;

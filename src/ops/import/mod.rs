@@ -127,7 +127,7 @@ pub fn import(
     }
     let writes = options.mode == Mode::Write;
     if writes {
-        store.prepare_index()?;
+        store.prepare_index();
         store.recover()?;
     }
     let (imported, made) = {

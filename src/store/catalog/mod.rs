@@ -2,8 +2,12 @@
 //!
 //! Before it is asked, the index is compared with the truth: the manifest files by name and stat, the history by the
 //! number and chain value of its last event. Behind, it is caught up; missing, damaged or foreign, it is rebuilt;
-//! where neither may be done now (another user, a read-only mount, a gc or import holding the lock), the same schema
-//! is filled in memory and answers from there. A question that meets damage is asked once more of a rebuilt index.
+//! where neither can be done now (another user, a read-only mount, a full disk, a gc or import holding the lock), the
+//! same schema is filled in memory and answers from there. A question that meets damage is asked once more of a rebuilt
+//! index.
+//!
+//! **Invariant:** no command fails because the index has no room, or cannot be read or written: readers answer from
+//! memory, and who changes the store leaves the index behind and says so.
 
 mod behind;
 
@@ -13,8 +17,7 @@ use std::time::Duration;
 pub use self::behind::Removal;
 use self::behind::{AtHand, Caught, line};
 use super::{ExclusiveStore, SharedStore, Store};
-use crate::error::{Error, Result};
-use crate::fsys::Space;
+use crate::error::{Error, Result, chain};
 use crate::index::{self, Index, ManifestFile, Mode, Opened, Reader};
 use crate::layout;
 use crate::model::{Anchor, Manifest, TreeId, TreeSet};
@@ -37,6 +40,24 @@ pub enum IndexState {
     Damaged(String),
     /// It cannot be asked now, and why.
     Unknown(String),
+}
+
+/// Says that an answer is made without the index, unless another process only holds it for the moment.
+fn answer_without(error: &Error) {
+    if index::is_busy(error) {
+        tracing::debug!(%error, "answering from memory");
+    } else {
+        tracing::warn!("answering without the index: {}", chain(error));
+    }
+}
+
+/// Says that the index was left behind by a change that is done.
+fn leave_behind(error: &Error) {
+    if index::is_busy(error) {
+        tracing::info!(%error, "the index will be caught up by the next command");
+    } else {
+        tracing::warn!("the index is left for a later command to catch up: {}", chain(error));
+    }
 }
 
 /// Which lock the caller holds already.
@@ -96,34 +117,36 @@ impl Store {
             Ok(IndexState::Current)
         });
         match compared {
-            Err(error) if index::is_damage(&error) => Ok(IndexState::Damaged(crate::error::chain(&error))),
-            Err(error @ (Error::Index { .. } | Error::Locked { .. })) => {
-                Ok(IndexState::Unknown(crate::error::chain(&error)))
-            }
+            Err(error) if index::is_damage(&error) => Ok(IndexState::Damaged(chain(&error))),
+            Err(error) if index::is_trouble(&error) => Ok(IndexState::Unknown(chain(&error))),
             other => other,
         }
     }
 
-    /// Makes the index anew if it is missing or damaged and that can be done at once.
-    ///
-    /// # Errors
-    ///
-    /// What the system refuses.
-    pub fn prepare_index(&self) -> Result<()> {
+    /// Makes the index anew if it is missing or damaged and that can be done at once. Without it everything works, only
+    /// slower.
+    pub fn prepare_index(&self) {
         match self.open_index() {
-            Err(trouble) if trouble.needs_rebuild() => self.renewed_index(Held::Nothing).map(drop),
-            _ => Ok(()),
+            Err(trouble) if trouble.needs_rebuild() => drop(self.try_rebuild(Held::Nothing)),
+            _ => {}
         }
     }
 
     fn ask_holding<T>(&self, held: Held, question: impl Fn(&Reader<'_>) -> Result<T>) -> Result<T> {
         let mut index = self.current_index(held)?;
-        match index.read().and_then(|reader| question(&reader)) {
-            Err(error) if index::is_damage(&error) => {
-                tracing::warn!(%error, "the index is damaged");
-                drop(index);
-                let mut index = self.renewed_index(held)?;
-                question(&index.read()?)
+        let mut answer = index.read().and_then(|reader| question(&reader));
+        if let Err(error) = &answer
+            && index::is_damage(error)
+        {
+            tracing::warn!(%error, "the index is damaged");
+            drop(index);
+            index = self.renewed_index(held)?;
+            answer = index.read().and_then(|reader| question(&reader));
+        }
+        match answer {
+            Err(error) if index::is_trouble(&error) => {
+                answer_without(&error);
+                question(&self.index_in_memory()?.read()?)
             }
             other => other,
         }
@@ -144,30 +167,28 @@ impl Store {
                 drop(index);
                 self.renewed_index(held)
             }
-            // Somebody writes to it for longer than we wait, or the disk is full: the answer does not depend on it.
-            Err(Error::Locked { .. } | Error::Index { .. }) => self.index_in_memory(),
-            Err(error) if error.kind() == crate::error::ErrorKind::NoSpace => self.index_in_memory(),
+            Err(error) if index::is_trouble(&error) => {
+                answer_without(&error);
+                self.index_in_memory()
+            }
             Err(error) => Err(error),
         }
     }
 
     /// Opens the file as well as this process may; tells whether it may be written.
     pub(super) fn open_index(&self) -> Result<(Index, bool), index::Trouble> {
-        let mut attempts = vec![Mode::ReadOnly];
-        if self.check_writable().is_ok() {
-            attempts.insert(0, Mode::ReadWrite);
-        }
-        // Without locks only where nobody can write: elsewhere pages of two moments could mix unnoticed.
-        if Space::of(self.dir()).is_ok_and(|space| space.read_only) {
-            attempts.push(Mode::Frozen);
-        }
+        let attempts = match self.check_writable() {
+            Ok(()) => &[Mode::ReadWrite, Mode::ReadOnly][..],
+            Err(_) => &[Mode::ReadOnly],
+        };
         let mut first = None;
-        for mode in attempts {
+        for &mode in attempts {
             match index::open(self.dir(), layout::INDEX, mode, BUSY_TIMEOUT) {
                 Opened::Usable(index) => return Ok((index, mode == Mode::ReadWrite)),
                 Opened::Unusable(unusable) => {
                     tracing::debug!(?mode, %unusable, "the index cannot be used");
-                    if unusable.trouble.needs_rebuild() {
+                    // One that is held is held against readers too: waiting twice would not help.
+                    if unusable.trouble.needs_rebuild() || unusable.trouble == index::Trouble::Busy {
                         return Err(unusable.trouble);
                     }
                     first.get_or_insert(unusable.trouble);
@@ -177,28 +198,32 @@ impl Store {
         Err(first.unwrap_or(index::Trouble::Missing))
     }
 
-    /// A rebuilt index, or one in memory where the lock cannot be had at once or nothing may be written.
+    /// A rebuilt index, or one in memory where it cannot be rebuilt at once.
     fn renewed_index(&self, held: Held) -> Result<Index> {
+        match self.try_rebuild(held) {
+            true => self.open_index().map_or_else(|_| self.index_in_memory(), |(index, _)| Ok(index)),
+            false => self.index_in_memory(),
+        }
+    }
+
+    /// Rebuilds the index if that can be done at once; tells whether it was.
+    fn try_rebuild(&self, held: Held) -> bool {
         if self.check_writable().is_err() {
-            return self.index_in_memory();
+            return false;
         }
         let rebuilt = match held {
             Held::Exclusive => self.rebuild_locked(),
             // Another importer may be at work; the next command rebuilds.
-            Held::Shared => return self.index_in_memory(),
+            Held::Shared => return false,
             Held::Nothing => match self.try_exclude() {
                 Ok(Some(exclusive)) => exclusive.rebuild_locked(),
-                Ok(None) | Err(_) => return self.index_in_memory(),
+                Ok(None) | Err(_) => return false,
             },
         };
-        match rebuilt.map(|()| self.open_index()) {
-            Ok(Ok((index, _))) => Ok(index),
-            Ok(Err(_)) => self.index_in_memory(),
-            Err(error) => {
-                tracing::warn!(%error, "the index cannot be rebuilt now");
-                self.index_in_memory()
-            }
+        if let Err(error) = &rebuilt {
+            tracing::warn!("the index cannot be rebuilt now ({}): this works without it", chain(error));
         }
+        rebuilt.is_ok()
     }
 
     /// Writes a new index beside the old one and puts it in its place. The caller holds the lock alone.
@@ -206,16 +231,13 @@ impl Store {
         tracing::info!("rebuilding the index");
         let reading = self.history()?.read()?;
         index::rebuild(self.dir(), REBUILT, self.all_manifests()?, reading.events.iter().filter_map(line).map(Ok))?;
-        // In this order: a new database beside an old log would be read as damaged.
-        for companion in ["-wal", "-shm"] {
-            self.dir().remove_file_if_present(format!("{}{companion}", layout::INDEX))?;
+        let placed =
+            self.hand_to_owner(REBUILT).and_then(|()| index::rebuild::replace(self.dir(), REBUILT, layout::INDEX));
+        if placed.is_err() {
+            // The next command that recovers removes it otherwise.
+            let _ = self.dir().remove_file_if_present(REBUILT);
         }
-        if self.dir().try_stat(layout::INDEX)?.is_some_and(|stat| stat.kind == crate::fsys::Kind::Directory) {
-            crate::fsys::remove::tree(self.dir(), layout::INDEX)?;
-        }
-        self.dir().rename(REBUILT, self.dir(), layout::INDEX)?;
-        self.hand_to_owner(layout::INDEX)?;
-        self.dir().sync()
+        placed
     }
 
     fn index_in_memory(&self) -> Result<Index> {
@@ -286,7 +308,7 @@ impl ExclusiveStore<'_> {
             writer.commit()
         };
         if let Err(error) = settle() {
-            tracing::warn!(%error, "the index will be caught up by the next command");
+            leave_behind(&error);
         }
     }
 }
@@ -326,7 +348,7 @@ impl SharedStore<'_> {
             writer.commit()
         };
         if let Err(error) = take_in() {
-            tracing::warn!(%error, "the index will be caught up by the next command");
+            leave_behind(&error);
         }
     }
 
@@ -339,7 +361,7 @@ impl SharedStore<'_> {
             }
         };
         if let Err(error) = take_in() {
-            tracing::warn!(%error, "the index will be caught up by the next command");
+            leave_behind(&error);
         }
     }
 

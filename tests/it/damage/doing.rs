@@ -21,7 +21,7 @@ pub(super) fn places(fixture: &Fixture, thing: Thing) -> (PathBuf, PathBuf) {
         Thing::Manifest => (path("store/manifests/v1.1.0"), path("store/manifests/v1.0.0")),
         Thing::HistoryLine => (path("store/history"), path("store/format")),
         Thing::IndexPage => (path("store/index.db"), path("store/format")),
-        Thing::Wal => (path("store/index.db-wal"), path("store/format")),
+        Thing::Journal => (path("store/index.db-journal"), path("store/format")),
         Thing::RoleLink => (path("versions/current"), path("versions/previous")),
         Thing::ServiceLink => (path("services/device-api"), path("services/web-server")),
         Thing::Format => (path("store/format"), path("store/history")),
@@ -96,7 +96,7 @@ pub(super) fn edit_lines(path: &Path, edit: impl FnOnce(&mut Vec<String>)) {
 pub(super) fn swap(thing: Thing, path: &Path, other: &Path) {
     match thing {
         Thing::HistoryLine => edit_lines(path, |lines| lines.swap(1, 2)),
-        Thing::IndexPage | Thing::Wal => {
+        Thing::IndexPage | Thing::Journal => {
             let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
             let quarter = file.metadata().unwrap().len() / 4;
             let (mut one, mut two) = (vec![0; quarter as usize], vec![0; quarter as usize]);

@@ -55,7 +55,7 @@ enum Thing {
     Manifest,
     HistoryLine,
     IndexPage,
-    Wal,
+    Journal,
     RoleLink,
     ServiceLink,
     Format,
@@ -67,7 +67,7 @@ const THINGS: [Thing; 9] = [
     Thing::Manifest,
     Thing::HistoryLine,
     Thing::IndexPage,
-    Thing::Wal,
+    Thing::Journal,
     Thing::RoleLink,
     Thing::ServiceLink,
     Thing::Format,
@@ -138,26 +138,29 @@ fn prepare() -> Prepared {
     // Programs are linked by the whole path, which differs from copy to copy.
     std::fs::remove_dir_all(fixture.beside("bin")).unwrap();
     std::fs::create_dir(fixture.beside("bin")).unwrap();
-    leave_a_log(&fixture);
+    leave_a_journal(&fixture);
     let untouched = tree::describe(&fixture.path("versions/v1.2.0"), false);
     let answers = (0..6).map(|command| (command, run(&fixture, command).stdout)).collect();
-    leave_a_log(&fixture);
+    leave_a_journal(&fixture);
     Prepared { fixture, untouched, answers }
 }
 
-/// Leaves a write-ahead log beside the index, as a command leaves it that is killed.
-fn leave_a_log(fixture: &Fixture) {
+/// Leaves a journal beside the index that has to be rolled back, as a command leaves it that is killed in a commit.
+fn leave_a_journal(fixture: &Fixture) {
     let index = fixture.path("store/index.db");
     let connection = rusqlite::Connection::open(&index).unwrap();
-    connection.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE probe (x); DROP TABLE probe").unwrap();
+    let change = "PRAGMA cache_size = 1; PRAGMA cache_spill = 1; BEGIN; CREATE TABLE probe (x);
+        UPDATE meta SET last_event = last_event; UPDATE events SET json = json;
+        INSERT INTO probe SELECT zeroblob(5000) FROM events";
+    connection.execute_batch(change).unwrap();
     let aside = fixture.beside("aside");
     std::fs::create_dir(&aside).unwrap();
-    for name in ["index.db", "index.db-wal"] {
+    for name in ["index.db", "index.db-journal"] {
         std::fs::copy(fixture.path("store").join(name), aside.join(name)).unwrap();
     }
-    assert!(std::fs::metadata(aside.join("index.db-wal")).unwrap().len() > 4096);
+    assert!(std::fs::metadata(aside.join("index.db-journal")).unwrap().len() > 4096);
     drop(connection);
-    for name in ["index.db", "index.db-wal"] {
+    for name in ["index.db", "index.db-journal"] {
         std::fs::copy(aside.join(name), fixture.path("store").join(name)).unwrap();
     }
     std::fs::remove_dir_all(aside).unwrap();
@@ -240,7 +243,7 @@ fn healed_by(thing: Thing, damage: Damage) -> (bool, bool) {
         (Thing::RoleLink, _) => (true, true),
         (Thing::Format, Damage::WrongMode) => (true, true),
         (Thing::Format, _) => (false, true),
-        (Thing::IndexPage | Thing::Wal | Thing::ServiceLink, _) => (true, true),
+        (Thing::IndexPage | Thing::Journal | Thing::ServiceLink, _) => (true, true),
     }
 }
 
@@ -282,7 +285,7 @@ fn cell(prepared: &Prepared, thing: Thing, how: Damage, command: usize, tally: &
         }
         tally.lock().unwrap().verified += 1;
     }
-    if call.starts_with("doctor --bin-dir") && !matches!(thing, Thing::IndexPage | Thing::Wal) {
+    if call.starts_with("doctor --bin-dir") && !matches!(thing, Thing::IndexPage | Thing::Journal) {
         let document: Value = serde_json::from_str(&ran.stdout).unwrap();
         let noticed = !noticed(&fixture, &document).is_empty();
         let harmless =
@@ -294,7 +297,7 @@ fn cell(prepared: &Prepared, thing: Thing, how: Damage, command: usize, tally: &
         }
         tally.lock().unwrap().noticed += usize::from(noticed);
     }
-    if matches!(thing, Thing::IndexPage | Thing::Wal)
+    if matches!(thing, Thing::IndexPage | Thing::Journal)
         && let Some(answer) = prepared.answers.get(&command)
         && *answer != ran.stdout
     {
@@ -317,7 +320,7 @@ fn cell(prepared: &Prepared, thing: Thing, how: Damage, command: usize, tally: &
             return fail(&format!("the link is not mended: {target}"));
         }
     }
-    if matches!(command, 24 | 26) && matches!(thing, Thing::IndexPage | Thing::Wal) {
+    if matches!(command, 24 | 26) && matches!(thing, Thing::IndexPage | Thing::Journal) {
         let left = noticed(&fixture, &run(&fixture, 25).json());
         if !left.is_empty() {
             return fail(&format!("the index is not what it is made from: {left:?}"));

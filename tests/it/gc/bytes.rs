@@ -86,7 +86,7 @@ fn free_takes_the_oldest_until_enough_comes_back() -> Outcome {
 
 /// Blocks of the store's own files, which grow with events and rows whatever is removed.
 fn own_blocks(fixture: &Fixture) -> u64 {
-    let files = ["history", "index.db", "index.db-wal", "index.db-shm", "reserve"];
+    let files = ["history", "index.db", "index.db-journal", "reserve"];
     files.iter().filter_map(|file| Some(std::fs::metadata(fixture.path("store").join(file)).ok()?.blocks() * 512)).sum()
 }
 

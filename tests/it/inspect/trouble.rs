@@ -52,7 +52,6 @@ fn a_damaged_index_changes_no_answer() -> Outcome {
     let expected = answers(&fixture);
     assert!(expected.iter().filter(|(code, _)| *code == 0).count() >= 7, "{expected:?}");
     let index = fixture.path("store/index.db");
-    let wal = fixture.path("store/index.db-wal");
     let check = |what: &str| assert!(answers(&fixture) == expected, "{what}");
     std::fs::remove_file(&index).unwrap();
     check("removed");
@@ -75,11 +74,18 @@ fn a_damaged_index_changes_no_answer() -> Outcome {
         std::fs::write(&index, garbled).unwrap();
         check(&format!("garbled with seed {seed}"));
     }
-    std::fs::write(&wal, vec![0x5a; 100_000]).unwrap();
-    check("with a log of garbage");
-    std::fs::remove_file(&index).unwrap();
-    std::fs::write(&wal, vec![0; 50_000]).unwrap();
-    check("removed, with a log of zeros");
+    for companion in ["store/index.db-journal", "store/index.db-wal"] {
+        let companion = fixture.path(companion);
+        std::fs::write(&companion, vec![0x5a; 100_000]).unwrap();
+        check("beside garbage");
+        std::fs::remove_file(&index).unwrap();
+        std::fs::write(&companion, vec![0; 50_000]).unwrap();
+        check("removed, beside zeros");
+        std::fs::remove_file(&companion).ok();
+        std::fs::create_dir(&companion).unwrap();
+        check("beside a directory");
+        std::fs::remove_dir(&companion).ok();
+    }
     std::fs::remove_file(&index).unwrap();
     std::fs::create_dir(&index).unwrap();
     check("a directory");
