@@ -29,7 +29,8 @@
 //! - **I-3** A version is absent or complete, and durable before any command reports or activates it. →
 //!   [`ops::publish`]
 //! - **I-4** Nobody, at any instant, finds `current` missing or dangling. → [`refs`]
-//! - **I-5** Rolling back needs trees and links only: no index, no free block, no free inode, no waiting. → [`refs`]
+//! - **I-5** Rolling back needs trees and links only: no index, no free block, no free inode, no waiting. (A btrfs without
+//!   any free space can refuse even a rename.) → [`refs`]
 //! - **I-6** gc never removes what a role, a pin, a running process or a rollback needs. → [`model::retention`]
 //!
 //! # Layers

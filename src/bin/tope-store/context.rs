@@ -193,6 +193,13 @@ impl Context {
     }
 }
 
+/// Makes a write beyond `ulimit -f` an error with a message, where the kernel's signal would end the process. It is
+/// caught, not ignored: a program that is started from here begins with the default again.
+pub fn survive_file_size_limit() {
+    // Where it cannot be caught, that limit ends the process as it ends others.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
+}
+
 /// The configuration that is named, or the one at its usual place.
 fn configuration(global: &Global) -> Result<Config> {
     match &global.config {

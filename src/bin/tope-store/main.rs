@@ -14,6 +14,7 @@ use context::Context;
 
 fn main() -> std::process::ExitCode {
     tope_store::fsys::system::bound_heap();
+    context::survive_file_size_limit();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
