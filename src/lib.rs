@@ -24,7 +24,8 @@
 //! # Invariants
 //!
 //! - **I-1** An object appears complete and verified or not at all, and is never written to afterwards. A name in
-//!   `objects/` proves nothing: an object is trusted only while a published manifest refers to it. → [`object`]
+//!   `objects/` proves nothing: an object is trusted only while a published manifest refers to it and no finding revoked
+//!   it. → [`object`]
 //! - **I-2** The bytes hashed are the bytes stored. → [`ops::import`], [`hash`]
 //! - **I-3** A version is absent or complete, and durable before any command reports or activates it. →
 //!   [`ops::publish`]

@@ -20,6 +20,8 @@ pub enum Mutation {
     ReadOnlyCache,
     /// No mistake, but an older kernel: mounts have no identifier that is never given again.
     NoMountId,
+    /// Damage that is found in an object does not end the trust in it.
+    Revoke,
 }
 
 impl Mutation {
@@ -43,6 +45,7 @@ impl Mutation {
             Self::Lock => "lock",
             Self::ReadOnlyCache => "read-only-cache",
             Self::NoMountId => "no-mount-id",
+            Self::Revoke => "revoke",
         };
         CHOSEN.get_or_init(|| std::env::var("TOPE_MUTATION").unwrap_or_default()) == name
     }

@@ -89,3 +89,25 @@ fn a_reset_is_written_as_specified() {
     let both = reading(&[&damaged, reset]);
     assert_eq!((both.state, both.acknowledged.len()), (State::Sound, 1));
 }
+
+#[test]
+fn a_revocation_and_its_end_are_written_as_specified() {
+    let name = |mode: &str| format!("3a/e7d805f6789a6402acb70ad4096a85a56bf6804eaf25c0493ac697548d30b5.{mode}.0.12");
+    let (first, revoked) = (vector("history-first"), vector("history-revoked"));
+    let mut before = reading(&[first]);
+    let revoke = Event { objects: vec![name("0444"), name("4555")], ..event(5, Action::Revoke) };
+    before.marks.apply(&revoke);
+    let (_, chain) = revoke.to_line(&before.chain);
+    let chain_before = Some(blake3::Hash::from_bytes(chain).to_hex().to_string());
+    let repair = Event {
+        outcome: "done".into(),
+        text: Some("renewed one object".into()),
+        cleared: vec![name("0444")],
+        ..event(7, Action::Repair)
+    };
+    let checkpoint = Event { marks: Some(Box::new(before.marks)), chain_before, ..event(6, Action::Checkpoint) };
+    assert_eq!(revoked, written(&[revoke, checkpoint, repair], before.chain));
+    let (line, rest) = revoked.split_at(revoked.find('\n').unwrap() + 1);
+    let all = reading(&[&format!("{first}{line}"), rest]);
+    assert_eq!((all.state, all.marks.revoked), (State::Sound, [name("4555")].into()));
+}

@@ -66,6 +66,20 @@ impl History {
     /// [`Error::Locked`]; [`Error::Corrupt`] if the current segment is broken; the system refuses to write (a full disk,
     /// after what was allocated ahead is used up). In each case no event was appended.
     pub fn append(&self, clock: &dyn Clock, lock_timeout: Duration, events: Vec<Event>) -> Result<Appended> {
+        self.append_decided(clock, lock_timeout, |_| Ok(events))
+    }
+
+    /// Appends what `decide` makes of the marks while the lock is held, so that nothing is recorded in between.
+    ///
+    /// # Errors
+    ///
+    /// As [`History::append`]; those of `decide`.
+    pub fn append_decided(
+        &self,
+        clock: &dyn Clock,
+        lock_timeout: Duration,
+        decide: impl FnOnce(&Marks) -> Result<Vec<Event>>,
+    ) -> Result<Appended> {
         let _lock = self.lock(lock_timeout)?;
         let Look { present, cursor } = self.look()?;
         let torn = match (&present.state, &cursor) {
@@ -73,6 +87,7 @@ impl History {
             (State::Torn { offset, .. }, Some(_)) | (State::Torn { offset: offset @ 0, .. }, None) => Some(*offset),
             (state, _) => return Err(self.corrupt(state)),
         };
+        let events = decide(&present.marks)?;
         let Some(first) = events.first() else {
             return Ok(Appended { events, own: Vec::new(), chain: present.chain });
         };

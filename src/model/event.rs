@@ -56,6 +56,8 @@ pub enum Action {
     Gc,
     /// Damage was mended.
     Repair,
+    /// Objects were found not to be what their names say; they are not trusted until they are made again.
+    Revoke,
     /// A link or tree was found changed by somebody else.
     ExternalChange,
     /// A version's tree was found gone.
@@ -73,7 +75,7 @@ pub enum Action {
 
 impl Action {
     /// All that this build knows.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Init,
         Self::Import,
         Self::Adopt,
@@ -90,6 +92,7 @@ impl Action {
         Self::Remove,
         Self::Gc,
         Self::Repair,
+        Self::Revoke,
         Self::ExternalChange,
         Self::RemovedByHand,
         Self::HistoryCut,
@@ -116,6 +119,7 @@ impl Action {
             Self::Remove => "remove",
             Self::Gc => "gc",
             Self::Repair => "repair",
+            Self::Revoke => "revoke",
             Self::ExternalChange => "external-change",
             Self::RemovedByHand => "removed-by-hand",
             Self::HistoryCut => "history-cut",
@@ -224,6 +228,12 @@ pub struct Event {
     /// For `note`: the text. For `external-change` and `history-cut`: what was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+    /// For `revoke`: names of the objects that are not trusted from here on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<String>,
+    /// Names of objects whose revocation ends here: they were made again, or swept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cleared: Vec<String>,
     /// For `checkpoint` and `history-reset`: all marks up to here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub marks: Option<Box<Marks>>,
@@ -255,6 +265,8 @@ impl Event {
             freed_bytes: None,
             evidence: None,
             text: None,
+            objects: Vec::new(),
+            cleared: Vec::new(),
             marks: None,
             chain_before: None,
         }

@@ -80,6 +80,9 @@ pub struct Marks {
     /// Versions of which a repair found something damaged that it could not mend, and what.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub damaged: BTreeMap<VersionName, String>,
+    /// Names of objects that were found not to be what they say, and were neither made again nor swept since.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub revoked: BTreeSet<String>,
     /// The version that runs although it fails its checks, since every other does too, and what failed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub degraded: Option<Degraded>,
@@ -104,6 +107,7 @@ impl Marks {
                 "failed" => drop(self.damaged.insert(version.clone(), event.text.clone().unwrap_or_default())),
                 _ => drop(self.damaged.remove(version)),
             },
+            (Action::Revoke, _) => self.revoked.extend(event.objects.iter().cloned()),
             (Action::Degraded, Some(version)) => {
                 let evidence = event.evidence.clone().unwrap_or_default();
                 self.degraded = Some(Degraded { version: version.clone(), evidence });
@@ -128,6 +132,9 @@ impl Marks {
                 }
             }
             _ => {}
+        }
+        for object in &event.cleared {
+            self.revoked.remove(object);
         }
         // Somebody took matters in hand, or it passed after all.
         if matches!(action, Action::Confirm | Action::Good) {
@@ -237,6 +244,23 @@ mod tests {
             assert_eq!(marks.damaged[&name], "lib/a: its contents differ");
             marks.apply(&clearing);
             assert_eq!(marks.damaged, BTreeMap::new());
+        }
+    }
+
+    #[test]
+    fn an_object_is_revoked_until_an_event_clears_it_whatever_its_name_is_like() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let mut marks = Marks::default();
+        marks.apply(&Event { objects: names(&["ab/c.0444.0.0", "of/the/future"]), ..Event::new(Action::Revoke) });
+        marks.apply(&Event { objects: names(&["ab/c.0444.0.0"]), ..Event::new(Action::Revoke) });
+        let checkpoint = Event { marks: Some(Box::new(marks.clone())), ..Event::new(Action::Checkpoint) };
+        let mut after = Marks::default();
+        after.apply(&serde_json::from_str(&serde_json::to_string(&checkpoint).unwrap()).unwrap());
+        assert_eq!(after.revoked, BTreeSet::from_iter(names(&["ab/c.0444.0.0", "of/the/future"])));
+        for action in [Action::Repair, Action::Gc] {
+            let mut cleared = after.clone();
+            cleared.apply(&Event { cleared: names(&["ab/c.0444.0.0", "none"]), ..Event::new(action) });
+            assert_eq!(cleared.revoked, BTreeSet::from_iter(names(&["of/the/future"])));
         }
     }
 

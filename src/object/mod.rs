@@ -5,8 +5,9 @@
 //! opened for writing.
 //!
 //! **Invariant:** a name proves nothing. After a power cut a correctly named object may hold zeros. An object is
-//! trusted if a published manifest refers to it ([`Published`]) or if this run made or rehashed it; any other one
-//! that is met is rehashed, and replaced if it is wrong.
+//! trusted if a published manifest refers to it ([`Published`]) and no finding revoked it ([`trust`]), or if this run made
+//! or rehashed it; any other one that is met is rehashed, and replaced if it is wrong. A revoked one is replaced in any
+//! case.
 //!
 //! | died after | the next run sees |
 //! | --- | --- |
@@ -15,9 +16,11 @@
 //! | a power cut before the barrier | the same, perhaps with wrong bytes: rehashed before use |
 //!
 //! - [`place`]: putting a file into a tree: a link to its object, making the object where there is none
+//! - `settle`: a new file takes its object's name, or yields
 //! - [`rotate`]: a fresh inode for an object whose link count is full
 //! - [`renew`]: a fresh inode for an object that is missing or damaged
 //! - [`check`]: is this inode what its key says?
+//! - [`trust`]: which objects are revoked, and which inodes were found to be wrong
 //! - [`listing`]: which inode each object is
 //! - [`map`]: what is recorded of very many objects
 //! - [`sweep`]: removal of objects that nothing refers to
@@ -29,7 +32,9 @@ pub mod map;
 pub mod place;
 pub mod renew;
 pub mod rotate;
+mod settle;
 pub mod sweep;
+pub mod trust;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -40,6 +45,7 @@ use crate::fsys::file::Fresh;
 use crate::layout;
 use crate::model::ObjectKey;
 use map::ObjectMap;
+use trust::{Replaced, Suspect, Suspects};
 
 /// What published manifests record of an object besides its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +58,13 @@ pub struct Recorded {
 
 /// Answers whether a published manifest refers to an object.
 pub trait Published: Sync {
-    /// What was recorded of it, or `None` if no published manifest refers to it.
+    /// What was recorded of it, or `None` if no published manifest refers to it or if it is revoked.
     fn lookup(&self, key: &ObjectKey) -> Result<Option<Recorded>>;
+
+    /// What published manifests record of an object that is revoked; `None` for any other.
+    fn revoked(&self, _key: &ObjectKey) -> Result<Option<Recorded>> {
+        Ok(None)
+    }
 
     /// Whether an object of this size may exist; `false` only if there is certainly none. Saves reading a big file
     /// twice.
@@ -85,6 +96,8 @@ pub struct Objects<'a> {
     fresh: Fresh,
     known: Known,
     rotation: Mutex<()>,
+    replaced: Mutex<Replaced>,
+    suspects: Mutex<Suspects>,
     links: LinkPolicy,
     counter: std::sync::atomic::AtomicU64,
 }
@@ -110,6 +123,8 @@ impl<'a> Objects<'a> {
             fresh,
             known: Known::default(),
             rotation: Mutex::new(()),
+            replaced: Mutex::default(),
+            suspects: Mutex::default(),
             links,
             counter: std::sync::atomic::AtomicU64::new(0),
         })
@@ -120,9 +135,24 @@ impl<'a> Objects<'a> {
         &self.fresh
     }
 
-    /// Hands over the keys of the objects that this run made or rehashed.
+    /// Hands over what this run made, replaced and found.
     pub fn into_made(self) -> Made {
-        Made(self.known.shards.map(|shard| shard.into_inner().unwrap_or_else(PoisonError::into_inner)).into())
+        let Self { known, replaced, suspects, .. } = self;
+        Made {
+            known: known.shards.map(|shard| shard.into_inner().unwrap_or_else(PoisonError::into_inner)).into(),
+            replaced: replaced.into_inner().unwrap_or_else(PoisonError::into_inner),
+            suspects: suspects.into_inner().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    /// Takes note that a published object was read and is wrong.
+    fn suspect(&self, suspect: Suspect) {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner).insert(suspect);
+    }
+
+    /// The objects that this run read and found to be wrong.
+    pub fn suspects(&self) -> Suspects {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A name in staging that no other file of this run has.
@@ -131,14 +161,21 @@ impl<'a> Objects<'a> {
     }
 }
 
-/// Objects that a run made or rehashed, to be taken back if they are not published.
+/// What a run did to objects.
 #[derive(Debug, Default)]
-pub struct Made(Vec<ObjectMap>);
+pub struct Made {
+    /// Objects that it made or rehashed, to be taken back if they are not published.
+    known: Vec<ObjectMap>,
+    /// Published objects that it made again: every tree that has the old inode is to have the new one.
+    pub replaced: Replaced,
+    /// Objects that it found to be wrong.
+    pub suspects: Suspects,
+}
 
 impl Made {
-    /// Their keys in order.
+    /// The keys of what it made or rehashed, in order.
     pub fn keys(&self) -> Vec<ObjectKey> {
-        let mut keys: Vec<ObjectKey> = self.0.iter().flat_map(ObjectMap::iter).map(|(key, _)| key).collect();
+        let mut keys: Vec<ObjectKey> = self.known.iter().flat_map(ObjectMap::iter).map(|(key, _)| key).collect();
         keys.sort_unstable();
         keys
     }

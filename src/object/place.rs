@@ -8,6 +8,7 @@ use std::io::{self, Write};
 
 use super::blamed::Blamed;
 use super::check;
+use super::trust::{self, Suspect};
 use super::{LinkPolicy, Objects, Recorded};
 use crate::error::{Error, Result};
 use crate::fsys::{Dir, file};
@@ -24,7 +25,7 @@ pub struct Spot<'a> {
 }
 
 impl Spot<'_> {
-    fn path(&self) -> std::path::PathBuf {
+    pub(super) fn path(&self) -> std::path::PathBuf {
         self.dir.path_of(self.name)
     }
 }
@@ -105,7 +106,7 @@ impl Objects<'_> {
         }
     }
 
-    fn is_intact(&self, key: &ObjectKey, name: &str, recorded: &Recorded) -> Result<bool> {
+    pub(super) fn is_intact(&self, key: &ObjectKey, name: &str, recorded: &Recorded) -> Result<bool> {
         Ok(self.look(name)?.is_some_and(|stat| check::by_stat(&stat, key, Some(recorded)).is_ok()))
     }
 
@@ -236,94 +237,6 @@ impl Objects<'_> {
         self.finish(made, key, size, how, dress, spot)
     }
 
-    /// Dresses a new file and links it into `objects/`.
-    fn finish(
-        &self,
-        made: &File,
-        key: ObjectKey,
-        size: u64,
-        how: How,
-        dress: Dress<'_>,
-        spot: Spot<'_>,
-    ) -> Result<Placed> {
-        let path = || spot.path();
-        let mtime = dress.sealed.class.mtime.map_or(dress.mtime, |seconds| (seconds, 0));
-        file::dress(made, &dress.sealed.metadata, &self.fresh, path)?;
-        file::set_mtime(made, mtime, path)?;
-        let recorded = Recorded { size, mtime };
-        let name = key.path();
-        match self.link_in(spot, &name) {
-            Ok(()) => {
-                self.known.insert(&key, recorded);
-                Ok(Placed { key, recorded, how })
-            }
-            Err(error) if error.is_io(io::ErrorKind::AlreadyExists) => self.settle(key, &name, recorded, how, spot),
-            Err(error) if self.may_copy(&error) => {
-                self.copy_in(made, &name, &dress.sealed.metadata, recorded)?;
-                self.known.insert(&key, recorded);
-                Ok(Placed { key, recorded, how: How::Copied })
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The name is taken. Either another thread or run was faster, or a crash left it, or it is damaged: it is looked
-    /// at whole, used if it is right and replaced if it is not.
-    fn settle(&self, key: ObjectKey, name: &str, ours: Recorded, how: How, spot: Spot<'_>) -> Result<Placed> {
-        let known = match self.known.get(&key) {
-            Some(recorded) => self.is_intact(&key, name, &recorded)?,
-            None => false,
-        };
-        if !known {
-            match check::fully(&self.dir, name, &key, None) {
-                Ok(Ok(stat)) if stat.size == ours.size => {
-                    self.known.insert(&key, Recorded { size: stat.size, mtime: stat.mtime });
-                }
-                Ok(_) => {
-                    tracing::warn!(object = name, "replacing an object that is not what its name says");
-                    self.replace(spot, name)?;
-                    self.known.insert(&key, ours);
-                    return Ok(Placed { key, recorded: ours, how });
-                }
-                // Swept in this instant by nobody we share the lock with: then ours takes the name after all.
-                Err(error) if error.is_io(io::ErrorKind::NotFound) => {
-                    self.link_in(spot, name)?;
-                    self.known.insert(&key, ours);
-                    return Ok(Placed { key, recorded: ours, how });
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        let recorded = self.known.get(&key).unwrap_or(ours);
-        spot.dir.remove_file(spot.name)?;
-        let how = self
-            .link_or_copy(&key, name, spot)?
-            .ok_or_else(|| Error::corrupt("object", self.dir.path_of(name), "it vanished while it was being linked"))?;
-        Ok(Placed { key, recorded, how })
-    }
-
-    /// Puts our file under an object's name in one step, whatever has the name now.
-    fn replace(&self, spot: Spot<'_>, name: &str) -> Result<()> {
-        let staged = self.staging_name();
-        spot.dir.link(spot.name, &self.staging, &staged)?;
-        if let Some(stat) = self.dir.try_stat(name)?
-            && stat.kind == crate::fsys::Kind::Directory
-        {
-            crate::fsys::remove::tree(&self.dir, name)?;
-        }
-        self.staging.rename(&staged, &self.dir, name)
-    }
-
-    fn link_in(&self, spot: Spot<'_>, name: &str) -> Result<()> {
-        match spot.dir.link(spot.name, &self.dir, name) {
-            Err(error) if is_fan_missing(&error) => {
-                self.make_fan(name)?;
-                spot.dir.link(spot.name, &self.dir, name)
-            }
-            other => other,
-        }
-    }
-
     /// What stands under an object's name, if anything.
     pub(super) fn look(&self, name: &str) -> Result<Option<crate::fsys::Stat>> {
         match self.dir.try_stat(name) {
@@ -366,23 +279,9 @@ impl Objects<'_> {
         }
     }
 
-    fn may_copy(&self, error: &Error) -> bool {
+    pub(super) fn may_copy(&self, error: &Error) -> bool {
         self.links == LinkPolicy::CopyIfNeeded
             && matches!(error.raw_os_error(), Some(libc::EPERM | libc::EXDEV | libc::EOPNOTSUPP | libc::EMLINK))
-    }
-
-    /// Copies the file at hand into `objects/`, by way of staging.
-    fn copy_in(&self, made: &File, name: &str, metadata: &crate::model::Metadata, recorded: Recorded) -> Result<()> {
-        let staged = self.staging_name();
-        self.copy_file(made, Spot { dir: &self.staging, name: staged.as_bytes() }, metadata, recorded)?;
-        match self.staging.rename_new(&staged, &self.dir, name) {
-            Err(error) if is_fan_missing(&error) => {
-                self.make_fan(name)?;
-                self.staging.rename(&staged, &self.dir, name)
-            }
-            Err(error) if error.is_io(io::ErrorKind::AlreadyExists) => self.staging.rename(&staged, &self.dir, name),
-            other => other,
-        }
     }
 
     /// Copies an object to a place.
@@ -414,6 +313,10 @@ impl Objects<'_> {
     }
 
     /// Puts a writable file of its own to a place: a private copy of an object, with its mode as recorded.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] for a revoked object that this run did not make again; what the system refuses.
     pub fn place_private(
         &self,
         key: &ObjectKey,
@@ -421,6 +324,9 @@ impl Objects<'_> {
         recorded: Recorded,
         spot: Spot<'_>,
     ) -> Result<()> {
+        if self.known.get(key).is_none() && self.published.revoked(key)?.is_some() {
+            return Err(Error::corrupt("object", self.path_of(key), trust::REVOKED));
+        }
         let object = self.dir.open_file(key.path())?;
         self.copy_file(&object, spot, metadata, recorded)
     }
@@ -431,7 +337,9 @@ impl Objects<'_> {
         let object = self.dir.open_file(&name)?;
         let path = || self.dir.path_of(&name);
         let xattrs = file::xattrs(&object, path)?;
+        let suspect = || crate::fsys::stat::stat_file(&object, path).map(|stat| self.suspect(Suspect::new(key, &stat)));
         if check::digest(&xattrs) != key.class.xattrs {
+            suspect()?;
             return Err(Error::corrupt("object", path(), check::Fault::Xattrs.to_string()));
         }
         let InodeClass { mode, uid, gid, .. } = key.class;
@@ -440,6 +348,7 @@ impl Objects<'_> {
             let copied = hash::copy(&object, &mut copy, hash::Threads::One);
             let (content, _) = copied.map_err(|error| Error::io("copy to", spot.path(), error))?;
             if content != key.content {
+                suspect()?;
                 return Err(Error::corrupt("object", path(), check::Fault::Content.to_string()));
             }
         }
@@ -489,6 +398,6 @@ impl Objects<'_> {
 }
 
 /// Whether the directory that an object's name lies in is not there, or is none.
-fn is_fan_missing(error: &Error) -> bool {
+pub(super) fn is_fan_missing(error: &Error) -> bool {
     error.is_io(io::ErrorKind::NotFound) || error.is_io(io::ErrorKind::NotADirectory)
 }

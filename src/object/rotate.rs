@@ -10,6 +10,7 @@
 
 use super::check;
 use super::place::Spot;
+use super::trust::Suspect;
 use super::{Objects, Recorded};
 use crate::error::{Error, Result};
 use crate::fsys::file;
@@ -39,6 +40,7 @@ impl Objects<'_> {
         let recorded = Recorded { size: stat.size, mtime: stat.mtime };
         let xattrs = file::xattrs(&object, || self.dir.path_of(name))?;
         if check::digest(&xattrs) != key.class.xattrs {
+            self.suspect(Suspect::new(key, &stat));
             return Err(Error::corrupt("object", self.dir.path_of(name), check::Fault::Xattrs.to_string()));
         }
         // Hash while copying: a damaged inode must not be the start of a second life.
@@ -46,6 +48,7 @@ impl Objects<'_> {
         let (content, _) =
             hash::copy(&object, &mut copy, hash::Threads::One).map_err(|error| Error::io("copy to", path(), error))?;
         if content != key.content {
+            self.suspect(Suspect::new(key, &stat));
             return Err(Error::corrupt("object", self.dir.path_of(name), check::Fault::Content.to_string()));
         }
         let metadata = Metadata { mode: key.class.mode, uid: key.class.uid, gid: key.class.gid, xattrs };

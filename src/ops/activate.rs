@@ -155,11 +155,16 @@ impl<'a> Activation<'a> {
             Health::Damaged(_) if self.store.is_being_removed(&self.target)? => {
                 Err(Error::NotFound { what: "version", name: self.target.to_string() })
             }
-            Health::Damaged(checked) => Err(Error::refused_with(
-                Refusal::Unhealthy,
-                format!("{} fails its check: {}", self.target, switching::summary(&checked)),
-                format!("see all with: tope-store verify {}; to activate it unchecked: --verify none", self.target),
-            )),
+            Health::Damaged(checked) => {
+                if let Some(why) = self.store.revoke(&checked.suspects).unrecorded {
+                    self.warnings.warn(&format!("the damage that was found cannot be recorded: {why}"));
+                }
+                Err(Error::refused_with(
+                    Refusal::Unhealthy,
+                    format!("{} fails its check: {}", self.target, switching::summary(&checked)),
+                    format!("see all with: tope-store verify {}; to activate it unchecked: --verify none", self.target),
+                ))
+            }
         }
     }
 

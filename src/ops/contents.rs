@@ -14,6 +14,7 @@ use crate::fsys::{Dir, Kind};
 use crate::hash::{self, Threads};
 use crate::layout;
 use crate::model::{ContentId, InodeClass, Metadata, ObjectKey, Ownership, Sealed, TreePath, VersionName};
+use crate::object::trust::Suspect;
 use crate::store::Store;
 
 /// One file of a version.
@@ -83,14 +84,14 @@ impl<'a> Contents<'a> {
         // Once bytes are out there is no second attempt.
         let mut sink = Sink { out, failure: None, begun: false };
         let mut last = None;
-        for (file, path) in self.candidates(wanted)? {
+        for Candidate { file, path, object } in self.candidates(wanted)? {
             let copied = hash::copy(&file, &mut sink, Threads::One);
             if let Some(error) = sink.failure.take() {
                 return Err(unwritable(error));
             }
             match copied {
                 Ok((content, _)) if content == wanted.content => return Ok(()),
-                Ok(_) => last = Some(differs(&path)),
+                Ok(_) => last = Some(self.differs(&path, object)),
                 Err(error) => last = Some(Error::io("read", path, error)),
             }
             if sink.begun {
@@ -106,10 +107,10 @@ impl<'a> Contents<'a> {
             return Ok(());
         }
         let mut first = None;
-        for (file, path) in self.candidates(wanted)? {
+        for Candidate { file, path, object } in self.candidates(wanted)? {
             let error = match read(&file) {
                 Ok(content) if content == wanted.content => return Ok(()),
-                Ok(_) => differs(&path),
+                Ok(_) => self.differs(&path, object),
                 Err(error) => Error::io("read", path, error),
             };
             first.get_or_insert(error);
@@ -134,25 +135,26 @@ impl<'a> Contents<'a> {
     }
 
     /// Files of the right size that may have the bytes, the likeliest first.
-    fn candidates(&self, wanted: Wanted<'_>) -> Result<Vec<(File, std::path::PathBuf)>> {
+    fn candidates(&self, wanted: Wanted<'_>) -> Result<Vec<Candidate>> {
         let mut found = Vec::new();
-        let mut take = |dir: &Dir, name: &[u8]| {
+        let mut take = |dir: &Dir, name: &[u8], key: Option<&ObjectKey>| {
             let Ok(file) = dir.open_file(name) else { return };
-            let stat = stat_file(&file, || dir.path_of(name));
-            if stat.is_ok_and(|stat| stat.kind == Kind::File && stat.size == wanted.size) {
-                found.push((file, dir.path_of(name)));
+            let Ok(stat) = stat_file(&file, || dir.path_of(name)) else { return };
+            if stat.kind == Kind::File && stat.size == wanted.size {
+                let object = key.map(|key| Suspect::new(key, &stat));
+                found.push(Candidate { file, path: dir.path_of(name), object });
             }
         };
         let key = self.key(wanted);
         let fan = self.objects.as_ref().map(|objects| objects.try_open_dir(key.directory())).transpose()?.flatten();
         if let Some(fan) = &fan {
             let exact = key.file_name();
-            take(fan, exact.as_bytes());
+            take(fan, exact.as_bytes(), Some(&key));
             for item in fan.items()? {
                 let name = item.name.as_bytes();
                 let other = ObjectKey::parse(key.directory().as_bytes(), name);
-                if name != exact.as_bytes() && other.is_some_and(|other| other.content == wanted.content) {
-                    take(fan, name);
+                if let Some(other) = other.filter(|other| other.content == wanted.content && *other != key) {
+                    take(fan, name, Some(&other));
                 }
             }
         }
@@ -160,14 +162,26 @@ impl<'a> Contents<'a> {
         above.pop();
         let tree = self.store.versions().open_dir(wanted.version).and_then(|tree| tree.open_below(&above));
         if let (Ok(dir), Some(name)) = (tree, wanted.path.components().last()) {
-            take(&dir, name);
+            take(&dir, name, None);
         }
         Ok(found)
     }
+
+    /// Says that a candidate is not what it should be; revokes it if it is an object.
+    fn differs(&self, path: &std::path::Path, object: Option<Suspect>) -> Error {
+        if let Some(why) = self.store.revoke(&object.into_iter().collect()).unrecorded {
+            tracing::warn!(why, "the damage that was found cannot be recorded");
+        }
+        Error::corrupt("object", path, "its contents are not what they were when it was imported")
+    }
 }
 
-fn differs(path: &std::path::Path) -> Error {
-    Error::corrupt("object", path, "its contents are not what they were when it was imported")
+/// A file that may have the bytes.
+struct Candidate {
+    file: File,
+    path: std::path::PathBuf,
+    /// What it is, if it is an object.
+    object: Option<Suspect>,
 }
 
 /// Passes bytes on and remembers what went wrong with that, so that it is told apart from what goes wrong with reading.

@@ -21,7 +21,8 @@ use super::footprint::{Anyhow, Footprints, Scope};
 use super::inventory::{Inventory, refuse_doubt};
 use crate::error::{Error, Result};
 use crate::model::retention::{self, Plan, Policy, Reason};
-use crate::model::{Action, Event, VersionName};
+use crate::model::{Action, Event, ObjectKey, VersionName};
+use crate::object::trust::Revoked;
 use crate::observe::{Observer, Stage, Work};
 use crate::store::recover::Leftovers;
 use crate::store::removal::TakenOut;
@@ -124,6 +125,7 @@ pub fn gc(store: &Store, policy: &Policy, mode: Mode, observer: &dyn Observer) -
     report.elapsed = start.elapsed();
     if mode == Mode::Remove {
         sweep(&locked, &inventory, &footprints, &removed, Scope::WithWhatGoesAnyhow)?;
+        end_revocations(&locked, &inventory, &removed)?;
         if !removed.is_empty() {
             // The medium is waited for meanwhile.
             let forget = || locked.index_removed(&inventory.removal(&removed));
@@ -226,6 +228,27 @@ pub(super) fn sweep(
     let swept = locked.in_pool(|| footprints.sweep(&objects, inventory, removed, scope))??;
     tracing::debug!(objects = swept.objects, "swept");
     Ok(())
+}
+
+/// Ends the revocation of objects that no version refers to and that are gone: one that is made later is made from right
+/// bytes. An object that lies there still, or that a version needs, stays revoked.
+pub(super) fn end_revocations(
+    locked: &ExclusiveStore<'_>,
+    inventory: &Inventory,
+    removed: &[VersionName],
+) -> Result<()> {
+    let revoked = Revoked::of(&inventory.marks);
+    if revoked.is_empty() {
+        return Ok(());
+    }
+    let (objects, left) = (locked.objects_dir()?, inventory.references_without(removed));
+    let is_needed = |key: &ObjectKey| inventory.references.keys.get(key).is_some_and(|object| left.is_referred(object));
+    let is_gone = |key: &ObjectKey| matches!(objects.try_stat(key.path()), Ok(None));
+    let ended: BTreeSet<ObjectKey> = revoked.iter().filter(|key| !is_needed(key) && is_gone(key)).cloned().collect();
+    if ended.is_empty() {
+        return Ok(());
+    }
+    locked.with_room(|| locked.clear_revoked(Action::Gc, &ended, "swept objects that were damaged"))
 }
 
 fn record(locked: &ExclusiveStore<'_>, report: &Report) -> Result<()> {

@@ -4,11 +4,15 @@
 //! What one of them knows and another does not is listed all the same, with a [`State`] that says so: a damaged
 //! manifest or a missing tree hides nothing.
 
+use std::collections::BTreeSet;
+
 use crate::error::{Error, Result};
 use crate::fsys::Kind;
 use crate::index::{self, Counts, IndexedVersion, Reader};
+use crate::model::manifest::Step;
 use crate::model::marks::{Note, Standing};
-use crate::model::{Digest, Facts, Marks, Role, VersionName};
+use crate::model::{ContentId, Digest, Facts, Marks, Role, VersionName};
+use crate::object::trust::Revoked;
 use crate::refs::Roles;
 use crate::store::Store;
 
@@ -24,7 +28,7 @@ pub enum State {
     Newer,
     /// Its directory is gone.
     MissingTree,
-    /// A repair found something in it damaged that it could not mend.
+    /// A repair found something in it damaged that it could not mend, or it refers to an object that is revoked.
     Damaged,
     /// Held to be bad.
     Bad,
@@ -138,11 +142,15 @@ fn everything(reader: &Reader<'_>) -> Result<Vec<IndexedVersion>> {
 pub(super) struct Around {
     marks: Marks,
     roles: Roles,
+    /// Versions that refer to an object that is revoked.
+    distrusted: BTreeSet<VersionName>,
 }
 
 impl Around {
     pub(super) fn read(store: &Store) -> Result<Self> {
-        Ok(Self { marks: store.history()?.present()?.marks, roles: store.refs()?.read()? })
+        let marks = store.history()?.present()?.marks;
+        let distrusted = distrusted(store, &marks)?;
+        Ok(Self { marks, roles: store.refs()?.read()?, distrusted })
     }
 
     /// Asks the index for versions. If it has another digest for one than the history, it is made anew; if that
@@ -190,7 +198,7 @@ impl Around {
                 _ => State::DamagedManifest,
             },
             () if !has_tree => State::MissingTree,
-            () if self.marks.damaged.contains_key(name) => State::Damaged,
+            () if self.marks.damaged.contains_key(name) || self.distrusted.contains(name) => State::Damaged,
             () if standing.bad.is_some() => State::Bad,
             () if standing.good => State::Good,
             () => State::Unconfirmed,
@@ -207,6 +215,32 @@ impl Around {
             notes: self.marks.notes.get(name).cloned().unwrap_or_default(),
         })
     }
+}
+
+/// The versions that refer to an object that is revoked. The index knows who has the contents; the manifests of those are
+/// read, since the same bytes can be an object with another mode.
+fn distrusted(store: &Store, marks: &Marks) -> Result<BTreeSet<VersionName>> {
+    let revoked = Revoked::of(marks);
+    if revoked.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let contents: BTreeSet<ContentId> = revoked.iter().map(|key| key.content).collect();
+    let mut holders = store.ask(|reader| {
+        let holders = contents.iter().map(|content| reader.versions_with_content(content));
+        Ok(holders.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect::<BTreeSet<VersionName>>())
+    })?;
+    let manifests = store.manifests()?;
+    holders.retain(|name| {
+        let mut refers = false;
+        let walked = manifests.walk(name, |_, step| {
+            if let Step::File(file) = step {
+                refers |= revoked.contains(&file.key());
+            }
+        });
+        // One that cannot be read is damaged in another way.
+        walked.is_ok() && refers
+    });
+    Ok(holders)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::footprint::{Anyhow, Footprints, Scope};
-use super::gc::{Decided, Mode, Report, protect_held, remove_one, sweep};
+use super::gc::{Decided, Mode, Report, end_revocations, protect_held, remove_one, sweep};
 use super::inventory::{Inventory, refuse_doubt};
 use crate::error::{Error, Refusal, Result};
 use crate::fsys::Kind;
@@ -85,6 +85,7 @@ pub fn remove(store: &Store, names: &[VersionName], mode: Mode, observer: &dyn O
     report.freed_bytes = footprints.freed(&inventory, &removed, Scope::Versions);
     if mode == Mode::Remove {
         sweep(&locked, &inventory, &footprints, &removed, Scope::Versions)?;
+        end_revocations(&locked, &inventory, &removed)?;
         if !removed.is_empty() {
             locked.index_removed(&inventory.removal(&removed));
         }

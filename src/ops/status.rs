@@ -178,7 +178,7 @@ fn health(
         Err(error @ Error::Newer { .. }) => return Ok(CurrentHealth::Newer(chain(&error))),
         Err(error) => return not_checked(&chain(&error)),
     };
-    match check_version(store, &planned, depth, expect(survey, version), observer) {
+    match check_version(store, &planned, depth, expect(survey, version), &survey.marks, observer) {
         Ok(checked) => Ok(CurrentHealth::Checked(checked)),
         Err(Error::Interrupted) => Err(Error::Interrupted),
         Err(error) => not_checked(&chain(&error)),

@@ -72,7 +72,7 @@ pub(super) fn health(
             return Ok(None);
         }
         // What does not belong there keeps nothing from running.
-        let checker = Checker::new(store, depth, ReadFrom::Cache, observer)?.ignoring_strangers();
+        let checker = Checker::new(store, depth, ReadFrom::Cache, &survey.marks, observer)?.ignoring_strangers();
         let planned = checker.read(version)?;
         planned.map(|planned| checker.version(&planned, expect(survey, version))).transpose()
     };

@@ -4,7 +4,8 @@
 //! there. Each inode is read once, however many trees have it, and from the medium unless asked otherwise: what lies in
 //! memory says nothing about what a reboot will find.
 //!
-//! Nothing is changed. What is wrong is no error but a finding, with version and path.
+//! No file is changed. What is wrong is no error but a finding, with version and path. An object whose bytes are wrong
+//! is revoked in the history ([`crate::store::revoke`]), so that nothing takes it for intact because it looks so.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,10 +16,12 @@ use crate::history::State;
 use crate::model::{Marks, ObjectKey, Role, VersionName};
 use crate::object::Recorded;
 use crate::object::map::ObjectMap;
+use crate::object::trust::Suspects;
 use crate::observe::Observer;
 use crate::refs::RoleLink;
 use crate::store::Store;
 use crate::store::published::object_of;
+use crate::store::revoke::Revocation;
 use crate::store::survey::Survey;
 
 /// What to verify, and how closely.
@@ -67,6 +70,10 @@ pub struct Report {
     pub read_files: u64,
     /// Names that this user may not look at.
     pub unseen: u64,
+    /// Objects that were found to be damaged, and are revoked from now on.
+    pub revoked: Vec<ObjectKey>,
+    /// Why that could not be recorded, if it could not: then the objects are used again where they look intact.
+    pub unrecorded: Option<String>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -83,17 +90,29 @@ impl Report {
     }
 }
 
-/// Verifies versions, or the whole store.
+/// Verifies versions, or the whole store, and revokes the objects that are damaged.
 ///
 /// # Errors
 ///
-/// [`Error::NotFound`] for a version that is not there; [`Error::Interrupted`]; what keeps it from looking at all.
+/// [`Error::NotFound`] for a version that is not there; [`Error::Interrupted`]; what keeps it from looking at all. That
+/// the history cannot be written is none.
 pub fn verify(store: &Store, options: &Options, observer: &dyn Observer) -> Result<Report> {
+    let (report, suspects) = inspect(store, options, observer)?;
+    let Revocation { objects: revoked, unrecorded } = store.revoke(&suspects);
+    Ok(Report { revoked, unrecorded: unrecorded.or(report.unrecorded), ..report })
+}
+
+/// Verifies and records nothing; gives the objects that are damaged besides.
+///
+/// # Errors
+///
+/// As [`verify`].
+pub(super) fn inspect(store: &Store, options: &Options, observer: &dyn Observer) -> Result<(Report, Suspects)> {
     let start = Instant::now();
     let survey = store.survey()?;
     let whole = options.versions.is_empty();
     let names = if whole { every_name(store, &survey.marks)? } else { options.versions.clone() };
-    let checker = Checker::new(store, options.depth, options.from, observer)?;
+    let checker = Checker::new(store, options.depth, options.from, &survey.marks, observer)?;
     let mut pass = Pass { store, survey, checker: &checker, whole, report: Report::default() };
     let objects = pass.versions(&pass.oldest_first(names.clone()))?;
     // By version, whatever the order was in which they were looked at.
@@ -104,8 +123,9 @@ pub fn verify(store: &Store, options: &Options, observer: &dyn Observer) -> Resu
         report.findings.extend(beside_versions(store)?);
     }
     report.read_files = checker.read_files();
+    report.unrecorded = checker.unrecorded();
     report.elapsed = start.elapsed();
-    Ok(report)
+    Ok((report, checker.suspects()))
 }
 
 /// What a look at one version found.

@@ -6,6 +6,7 @@
 //!
 //! - [`create`]: making a store
 //! - [`published`]: which objects published manifests refer to
+//! - [`revoke`]: ending the trust in objects that were found to be damaged
 //! - [`removal`]: taking a version out, restartable at every step
 //! - [`adoption`]: putting a tree of links in the place of a hand-made one
 //! - [`recover`]: completing or undoing what an interruption left
@@ -20,6 +21,7 @@ pub mod reclaim;
 pub mod recover;
 pub mod removal;
 pub mod resolve;
+pub mod revoke;
 pub mod source_cache;
 pub mod survey;
 pub mod trial;
@@ -36,7 +38,7 @@ use crate::history::{History, State};
 use crate::layout::{self, Layout};
 use crate::manifests::Manifests;
 use crate::model::format::FormatError;
-use crate::model::{Event, Format, Ownership};
+use crate::model::{Event, Format, Marks, Ownership};
 use crate::refs::Refs;
 
 /// How a store is used by this process.
@@ -234,14 +236,22 @@ impl Store {
 
     /// Appends events to the history, as this process.
     pub fn record(&self, events: Vec<Event>) -> Result<Vec<Event>> {
+        self.record_decided(|_| Ok(events))
+    }
+
+    /// Appends what `decide` makes of the marks while nobody else appends.
+    pub fn record_decided(&self, decide: impl FnOnce(&Marks) -> Result<Vec<Event>>) -> Result<Vec<Event>> {
         let who = system::actor(&self.settings.user_name);
-        let events = events.into_iter().map(|event| Event { who: who.clone(), ..event }).collect();
+        let signed = |marks: &Marks| {
+            let events = decide(marks)?.into_iter();
+            Ok(events.map(|event| Event { who: who.clone(), ..event }).collect())
+        };
         let history = self.history()?;
         // A log that somebody removed must not look sound again because one line was written.
         if history.present()?.state == State::Missing && !self.manifests()?.names()?.is_empty() {
             return Err(Error::corrupt("history", self.dir.path_of(layout::HISTORY), "it is gone"));
         }
-        Ok(history.append(self.clock(), self.settings.lock_timeout, events)?.events)
+        Ok(history.append_decided(self.clock(), self.settings.lock_timeout, signed)?.events)
     }
 
     /// Runs work on this store's own threads.

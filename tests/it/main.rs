@@ -39,6 +39,7 @@ mod readme;
 mod real;
 mod remove;
 mod repair;
+mod revoke;
 mod rollback;
 mod services;
 mod status;
@@ -89,6 +90,7 @@ fn main() -> std::process::ExitCode {
         real::tests(),
         remove::tests(),
         repair::tests(),
+        revoke::tests(),
         rollback::tests(),
         services::tests(),
         status::tests(),

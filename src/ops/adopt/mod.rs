@@ -66,6 +66,7 @@ pub struct Adopted {
 pub fn adopt(store: &Store, names: &[VersionName], options: &Options, observer: &dyn Observer) -> Result<Report> {
     store.check_writable()?;
     store.prepare_index();
+    let mut all_made = Vec::new();
     let shared = store.share()?;
     shared.heal()?;
     let (names, mut report) = chosen(&shared, names)?;
@@ -82,7 +83,15 @@ pub fn adopt(store: &Store, names: &[VersionName], options: &Options, observer: 
             private: PrivateFiles::LinkedToSource,
             made: std::sync::Mutex::default(),
         };
-        report.adopted.push(store.in_pool(|| adopt_one(&job))??);
+        let adopted = store.in_pool(|| adopt_one(&job));
+        let made = job.made.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        import::revoke_suspects(store, &made);
+        report.adopted.push(adopted??);
+        all_made.extend(made);
+    }
+    drop(shared);
+    if let Some(last) = report.adopted.last_mut() {
+        last.import = import::renewed(store, last.import.clone(), all_made, None, observer);
     }
     Ok(report)
 }

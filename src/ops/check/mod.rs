@@ -10,6 +10,8 @@
 //! - Private files belong to a service, and so does everything beside them: nothing is said about them.
 //! - At a shared path stands a link; what it leads to is no part of the version.
 //! - A directory may have lost its write bits: those of the factory version have.
+//! - A file that is the inode of a revoked object is damaged, whatever it looks like: it was found to be, and nothing has
+//!   taken its place. So nothing proves a revoked object either.
 //! - A name that the manifest does not know is reported ([`ProblemKind::Unexpected`]) and is no damage: the version
 //!   holds everything it should.
 //!
@@ -22,17 +24,18 @@ mod problem;
 mod proofs;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::fsys::{Dir, Stat, file};
 use crate::hash;
 use crate::layout;
 use crate::manifests::Manifests;
 use crate::materialise::plan::{Plan, Planner};
-use crate::model::{ContentId, Digest, Facts, Manifest, ObjectKey, TreePath, VersionName, XattrDigest};
+use crate::model::{ContentId, Digest, Facts, Manifest, Marks, ObjectKey, TreePath, VersionName, XattrDigest};
 use crate::object::check::{Fault, digest};
+use crate::object::trust::{Revoked, Suspect, Suspects};
 use crate::observe::{Observer, Stage, Work};
 use crate::store::Store;
 
@@ -124,6 +127,12 @@ pub struct Checker<'a> {
     passes: AtomicU32,
     /// What was read and is not proved by it: inodes that are no object's, or not what they should be.
     hashed: Mutex<HashMap<(u64, u64), Hashed>>,
+    /// Objects that nothing proves: they were found damaged before.
+    revoked: Revoked,
+    /// Objects that were read and are not what their keys say.
+    suspects: Mutex<Suspects>,
+    /// Whether there may be more of them, which this user may not see.
+    suspects_unseen: AtomicBool,
 }
 
 /// What a manifest says of a version, and what should stand where.
@@ -167,7 +176,7 @@ impl Planned {
     }
 }
 
-/// Checks one version.
+/// Checks one version, and revokes the objects that it finds to be damaged.
 ///
 /// # Errors
 ///
@@ -177,18 +186,28 @@ pub fn check_version(
     version: &Planned,
     depth: Depth,
     expect: Expect,
+    marks: &Marks,
     observer: &dyn Observer,
 ) -> Result<Checked> {
-    Checker::new(store, depth, ReadFrom::Cache, observer)?.version(version, expect)
+    let checker = Checker::new(store, depth, ReadFrom::Cache, marks, observer)?;
+    let checked = checker.version(version, expect)?;
+    let unrecorded = store.revoke(&checked.suspects).unrecorded.or_else(|| checker.unrecorded());
+    Ok(Checked { unrecorded, ..checked })
 }
 
 impl<'a> Checker<'a> {
-    /// For checks of this depth.
+    /// For checks of this depth; objects that the marks revoke are damaged whatever they look like.
     ///
     /// # Errors
     ///
     /// `objects/` is missing.
-    pub fn new(store: &'a Store, depth: Depth, from: ReadFrom, observer: &'a dyn Observer) -> Result<Self> {
+    pub fn new(
+        store: &'a Store,
+        depth: Depth,
+        from: ReadFrom,
+        marks: &Marks,
+        observer: &'a dyn Observer,
+    ) -> Result<Self> {
         let objects = match store.dir().open_dir(layout::OBJECTS) {
             Ok(dir) => Some(dir),
             Err(error) if error.is_io(std::io::ErrorKind::PermissionDenied) => None,
@@ -204,6 +223,9 @@ impl<'a> Checker<'a> {
             proofs: OnceLock::new(),
             passes: AtomicU32::default(),
             hashed: Mutex::default(),
+            revoked: Revoked::of(marks),
+            suspects: Mutex::default(),
+            suspects_unseen: AtomicBool::default(),
         })
     }
 
@@ -240,7 +262,7 @@ impl<'a> Checker<'a> {
             Ok(top) => self.store.in_pool(|| rayon::scope(|scope| pass.start(scope, 0, top)))?,
             Err(error) => pass.cannot_enter(&TreePath::top(), &error)?,
         }
-        pass.finish()
+        pass.finish().map(|checked| Checked { suspects: self.suspects(), ..checked })
     }
 
     /// Reads a version's manifest, and looks at the objects meanwhile if it is a long one; `None` if there is none.
@@ -262,6 +284,27 @@ impl<'a> Checker<'a> {
             Err(Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The objects that were found to be damaged so far.
+    pub fn suspects(&self) -> Suspects {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why damage that was found cannot be recorded because this user may not see objects.
+    pub fn unrecorded(&self) -> Option<String> {
+        let unseen = self.suspects_unseen.load(Ordering::Relaxed);
+        self.store.check_user().err().filter(|_| unseen).map(|error| chain(&error))
+    }
+
+    /// Takes note of an object's inode that is wrong.
+    fn suspect(&self, key: &ObjectKey, stat: &Stat) {
+        if self.objects.is_none() {
+            // Whether it is the object's is a guess.
+            self.suspects_unseen.store(true, Ordering::Relaxed);
+            return;
+        }
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner).insert(Suspect::new(key, stat));
     }
 
     fn list_objects(&self) {

@@ -7,10 +7,12 @@ use rayon::prelude::*;
 use super::proofs::Proofs;
 use super::{Checked, Checker, Depth, Planned};
 use crate::error::{Error, Result, chain};
+use crate::fsys::Kind;
 use crate::model::ObjectKey;
 use crate::object::Recorded;
-use crate::object::check::by_stat;
+use crate::object::check::{Fault, by_stat};
 use crate::object::map::ObjectMap;
+use crate::object::trust::REVOKED;
 use crate::observe;
 
 impl Checker<'_> {
@@ -41,6 +43,7 @@ impl Checker<'_> {
         Ok(findings)
     }
 
+    /// What is wrong with an object. One whose bytes are wrong, or that the medium does not give, becomes a suspect.
     fn object_fault(&self, objects: &crate::fsys::Dir, key: &ObjectKey, recorded: &Recorded) -> Result<Option<String>> {
         let name = key.path();
         let stat = match objects.try_stat(&name) {
@@ -48,17 +51,27 @@ impl Checker<'_> {
             Ok(None) => return Ok(Some("it is not there".into())),
             Err(error) => return Ok(Some(chain(&error))),
         };
-        if let Err(fault) = by_stat(&stat, key, Some(recorded)) {
-            return Ok(Some(fault.to_string()));
+        let seen = by_stat(&stat, key, Some(recorded));
+        let read = match (self.depth, stat.kind) {
+            (Depth::Full, Kind::File) => self.content_fault((objects, name.as_bytes()), &stat, key, None),
+            _ => Ok(None),
+        };
+        let of_bytes = match (read, &seen) {
+            (Ok(Some(fault)), _) => Some(fault.to_string()),
+            (Ok(None), Err(fault @ Fault::Size { .. })) => Some(fault.to_string()),
+            (Ok(None), _) => None,
+            (Err(Error::Interrupted), _) => return Err(Error::Interrupted),
+            (Err(error), _) if is_of_the_medium(&error) => Some(chain(&error)),
+            // Says more about this process than about the object.
+            (Err(error), Ok(())) => return Ok(Some(chain(&error))),
+            (Err(_), Err(_)) => None,
+        };
+        // A mode, an owner or a time may be put back, and then it is what it was. Wrong bytes stay wrong.
+        if of_bytes.is_some() {
+            self.suspect(key, &stat);
         }
-        if self.depth == Depth::Quick {
-            return Ok(None);
-        }
-        Ok(match self.content_fault((objects, name.as_bytes()), &stat, key, None) {
-            Ok(fault) => fault.map(|fault| fault.to_string()),
-            Err(Error::Interrupted) => return Err(Error::Interrupted),
-            Err(error) => Some(chain(&error)),
-        })
+        let revoked = self.revoked.contains(key).then(|| REVOKED.to_owned());
+        Ok(seen.err().map(|fault| fault.to_string()).or(of_bytes).or(revoked))
     }
 
     /// Takes in which objects a version needs; those of which its tree proved nothing are added to `open`. Versions
@@ -88,4 +101,9 @@ impl Checker<'_> {
         let proved = proofs.map_or(0, Proofs::count_proved);
         proved + self.hashed.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
     }
+}
+
+/// Whether the medium could not give what it should hold.
+fn is_of_the_medium(error: &Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EUCLEAN | libc::EBADMSG))
 }

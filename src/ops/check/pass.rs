@@ -12,7 +12,11 @@ use crate::model::metadata::WRITE_BITS;
 use crate::model::{EntryName, Metadata, ObjectKey, TreePath, VersionName};
 use crate::object::Recorded;
 use crate::object::check::{Fault, by_stat};
+use crate::object::trust::Suspects;
 use crate::observe::{self, Work};
+
+/// Says of a file why it is damaged though it may look right.
+const DISTRUSTED: &str = "its object was found damaged and was not made again since";
 
 #[derive(Default)]
 pub(super) struct Tally {
@@ -81,6 +85,8 @@ impl Pass<'_> {
             own_inodes: own_inodes.into_inner(),
             linked_files: linked_files.into_inner(),
             unseen: unseen.into_inner(),
+            suspects: Suspects::new(),
+            unrecorded: None,
             pass: self.number,
         })
     }
@@ -220,6 +226,11 @@ impl Pass<'_> {
         } else {
             counted.own_inodes += 1;
         }
+        let revoked = linked && self.checker.revoked.contains(key);
+        if revoked && self.checker.depth == Depth::Quick {
+            self.report(place.path(), ProblemKind::Content, DISTRUSTED);
+            return Ok(());
+        }
         let as_expected = linked || (self.expect == Expect::OwnInodes && stat.links == 1);
         if as_expected && self.checker.depth == Depth::Quick {
             if let Some((proofs, object)) = listed {
@@ -227,11 +238,18 @@ impl Pass<'_> {
             }
             return Ok(());
         }
-        let listed = listed.map(|(proofs, object)| (proofs, object, self.number));
+        let listed = listed.filter(|_| !revoked).map(|(proofs, object)| (proofs, object, self.number));
         let fault = self.checker.content_fault((dir, place.name.as_bytes()), stat, key, listed)?;
         counted.hashed_files += 1;
-        if let Some(fault) = fault {
-            self.report(place.path(), ProblemKind::of(&fault), fault.to_string());
+        match fault {
+            Some(fault) => {
+                if linked {
+                    self.checker.suspect(key, stat);
+                }
+                self.report(place.path(), ProblemKind::of(&fault), fault.to_string());
+            }
+            None if revoked => self.report(place.path(), ProblemKind::Content, DISTRUSTED),
+            None => {}
         }
         Ok(())
     }

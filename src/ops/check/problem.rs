@@ -2,6 +2,7 @@
 
 use crate::model::{TreePath, VersionName};
 use crate::object::check::Fault;
+use crate::object::trust::Suspects;
 
 /// In what way a tree differs from its manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,6 +104,10 @@ pub struct Checked {
     pub linked_files: u64,
     /// Names that this user may not look at.
     pub unseen: u64,
+    /// Objects that were read and are damaged.
+    pub(in crate::ops) suspects: Suspects,
+    /// Why the damage of objects could not be recorded, if there was any and it could not.
+    pub unrecorded: Option<String>,
     /// Which pass of its checker this was, from 1.
     pub(super) pass: u32,
 }

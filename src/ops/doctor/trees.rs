@@ -7,7 +7,7 @@ use crate::error::{Error, Result, Shown, chain};
 use crate::model::VersionName;
 use crate::observe::Observer;
 use crate::ops::check::Depth;
-use crate::ops::verify::{self, NEWER, verify};
+use crate::ops::verify::{self, NEWER, inspect};
 use crate::store::Store;
 
 /// A path, and what is wrong there.
@@ -22,8 +22,8 @@ const MOST_NAMED: usize = 3;
 pub(super) fn examine(store: &Store, _: &Options<'_>, report: &mut Report, observer: &dyn Observer) -> Result<()> {
     let marks = store.survey()?.marks;
     let options = verify::Options { depth: Depth::Quick, ..verify::Options::default() };
-    let checked = match verify(store, &options, observer) {
-        Ok(checked) => checked,
+    let checked = match inspect(store, &options, observer) {
+        Ok((checked, _)) => checked,
         Err(Error::Interrupted) => return Err(Error::Interrupted),
         Err(error) => {
             report.not_done.push(format!("comparing trees with manifests: {}", chain(&error)));
@@ -78,7 +78,9 @@ fn of_kind(version: Option<&VersionName>, kind: &str, places: &[Place]) -> Findi
         "owner" => ("owner", "services may be refused what they need, or be able to write what they must not"),
         "missing" => ("missing", "a service that needs it fails"),
         "manifest" => ("manifest", "nothing tells what the version must hold, and gc refuses to remove anything"),
-        "object" => ("object", "the next import or repair that needs it finds it missing"),
+        "object" => {
+            ("object", "what is made from it is lost or damaged in the store; an import that needs it makes it again")
+        }
         "modified" | "size" | "content" => {
             ("written", "something wrote into a release; every version that shares the file has the change")
         }

@@ -48,7 +48,10 @@ pub(super) fn isolate(
     let copies = run.dir().create_dir(TREE, layout::PRIVATE_DIR_MODE)?;
     let target = copies.try_clone()?;
     observer.stage(Stage::Materialise, Some(need.inodes));
-    store.in_pool(|| apply(&plan, &objects, inodes, target, &|_: &TreePath| (0, 0), observer))??;
+    let applied = store.in_pool(|| apply(&plan, &objects, inodes, target, &|_: &TreePath| (0, 0), observer))?;
+    // What kept it from being copied is known from here on.
+    let _recorded = store.revoke(&objects.suspects());
+    let _applied = applied?;
     run.dir().sync_file_system()?;
     // Directories without write bits keep even their owner from renaming in them.
     protection::lift(&tree, manifest)?;

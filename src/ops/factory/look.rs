@@ -76,6 +76,7 @@ pub fn verify(store: &Store, observer: &dyn Observer) -> Result<Verified> {
     let survey = store.survey()?;
     let version = survey.resolve(store, &Selector::Role(Role::Factory))?;
     let planned = Planned::read(&store.manifests()?, &version)?;
-    let checked = check_version(store, &planned, Depth::Full, expect(&survey, &version), observer)?;
+    let expected = expect(&survey, &version);
+    let checked = check_version(store, &planned, Depth::Full, expected, &survey.marks, observer)?;
     Ok(Verified { version, isolated: checked.linked_files == 0, checked })
 }

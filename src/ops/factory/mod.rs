@@ -126,7 +126,8 @@ pub fn set(store: &Store, selector: &Selector, options: &Options, observer: &dyn
             ));
         }
     }
-    let checked = check_version(&store, &Planned::of(&manifest)?, Depth::Full, expect(&survey, &version), observer)?;
+    let (planned, expected) = (Planned::of(&manifest)?, expect(&survey, &version));
+    let checked = check_version(&store, &planned, Depth::Full, expected, &survey.marks, observer)?;
     if !checked.is_sound() {
         if store.is_being_removed(&version)? {
             return Err(Error::NotFound { what: "version", name: version.to_string() });

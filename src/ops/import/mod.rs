@@ -23,6 +23,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::publish::{self, Draft};
+use super::repair::{self, Unfinished};
 use crate::archive::{Input as ArchiveInput, Limits};
 use crate::clock::Moment;
 use crate::error::{Error, Refusal, Result};
@@ -111,6 +112,8 @@ pub struct Options {
 /// - [`Error::NoSpace`] before anything is written;
 /// - [`Error::Interrupted`].
 ///
+/// Objects that were found damaged, and whose right bytes the source has, are made again for all versions.
+///
 /// On an error there is no version, and nothing of it stays; but while others are at work, objects that it made stay
 /// for the next gc.
 pub fn import(
@@ -130,6 +133,10 @@ pub fn import(
         store.prepare_index();
         store.recover()?;
     }
+    let path = match &input {
+        Input::Path(path) => Some(path.clone()),
+        Input::Stream(_) => None,
+    };
     let (imported, made) = {
         let shared = if writes { store.share()? } else { store.share_to_look()? };
         let (private, made) = (PrivateFiles::Copied, Mutex::default());
@@ -140,14 +147,62 @@ pub fn import(
         })?;
         (imported, job.made.into_inner().unwrap_or_else(PoisonError::into_inner))
     };
-    if imported.is_err() {
-        // What went wrong first is what the user has to know.
-        let made: Vec<_> = made.iter().flat_map(Made::keys).collect();
-        if let Err(error) = store.take_back(&made) {
-            tracing::warn!(%error, "cannot remove the objects of a failed import; gc will");
+    revoke_suspects(store, &made);
+    match imported {
+        Ok(report) if writes => {
+            let source = path.as_deref().filter(|_| report.already_there);
+            Ok(renewed(store, report, made, source, observer))
         }
+        Err(error) => {
+            // What went wrong first is what the user has to know.
+            let made: Vec<_> = made.iter().flat_map(Made::keys).collect();
+            if let Err(error) = store.take_back(&made) {
+                tracing::warn!(%error, "cannot remove the objects of a failed import; gc will");
+            }
+            Err(error)
+        }
+        dry => dry,
     }
-    imported
+}
+
+/// Revokes the objects that a run read and found to be damaged.
+pub(super) fn revoke_suspects(store: &Store, made: &[Made]) {
+    let suspects = made.iter().flat_map(|made| made.suspects.iter().cloned()).collect();
+    if let Some(why) = store.revoke(&suspects).unrecorded {
+        tracing::warn!(why, "the damage that was found cannot be recorded");
+    }
+}
+
+/// Puts the objects that this import made again into every version that has the damaged ones. A version that was there
+/// already, with the same contents, has its revoked objects made again from `source`.
+pub(super) fn renewed(
+    store: &Store,
+    mut report: Report,
+    made: Vec<Made>,
+    source: Option<&Path>,
+    observer: &dyn Observer,
+) -> Report {
+    let complete = || {
+        let mut unfinished = match report.already_there {
+            true => Unfinished::of_version(store, &store.history()?.present()?.marks, &report.version)?,
+            false => Unfinished::default(),
+        };
+        unfinished.made.extend(made.into_iter().flat_map(|made| made.replaced));
+        match unfinished.is_empty() {
+            true => Ok(Vec::new()),
+            false => repair::complete(store, unfinished, source, observer),
+        }
+    };
+    let (kind, said) = match complete() {
+        Ok(said) => ("renewed", said),
+        Err(error) => {
+            let way_out = "to have it done: tope-store verify --repair";
+            let why = crate::error::chain(&error);
+            ("not-relinked", vec![format!("versions still have objects that are damaged ({why}); {way_out}")])
+        }
+    };
+    report.warnings.extend(said.into_iter().map(|message| Warning { kind, path: None, message }));
+    report
 }
 
 /// What the steps of one import have in common.

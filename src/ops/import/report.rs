@@ -50,7 +50,7 @@ pub struct Report {
 /// Something the user should know and that stopped nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    /// A stable word: `skipped`, `pyc`, `setid`, `copied`, `link-leaves-tree`.
+    /// A stable word: `skipped`, `pyc`, `setid`, `copied`, `link-leaves-tree`, `renewed`, `not-relinked`.
     pub kind: &'static str,
     /// The path it is about, if it is about one.
     pub path: Option<TreePath>,

@@ -4,10 +4,11 @@
 //! | --- | --- |
 //! | 1. manifests that are lost or damaged are made anew ([`manifests`]) | a version like any other |
 //! | 2. everything is read and compared ([`super::verify`]) | the same |
-//! | 3. objects that are damaged get fresh inodes ([`objects`]) | good objects; trees that still have the old inodes |
+//! | 3. objects that are damaged, or were found to be, get fresh inodes ([`objects`]) | good objects that are revoked still; trees that still have the old inodes |
 //! | 4. every path in every version that is not right is replaced by one that is ([`tree`]) | fewer such paths |
-//! | 5. role links that lead nowhere are pointed where they were recorded ([`roles`]) | the same |
-//! | 6. the versions concerned are read again; what remains is recorded as damage, what does not as mended | a repair that nobody recorded: it finds nothing and clears the marks |
+//! | 5. all that is made durable, and the objects are no longer revoked | objects like any other |
+//! | 6. role links that lead nowhere are pointed where they were recorded ([`roles`]) | the same |
+//! | 7. the versions concerned are read again; what remains is recorded as damage, what does not as mended | a repair that nobody recorded: it finds nothing and clears the marks |
 //!
 //! The store's lock is held alone throughout, so that no import links what is being replaced.
 //!
@@ -16,10 +17,13 @@
 
 mod manifests;
 mod objects;
+mod record;
+mod renewal;
 mod roles;
 mod source;
 mod tree;
 
+pub(super) use renewal::{Unfinished, complete};
 pub(super) use roles::point_roles;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,20 +36,19 @@ use super::verify::{self, Finding, beside_versions, every_name, verify};
 use crate::error::{Error, Result, chain};
 use crate::fsys::remove;
 use crate::layout;
-use crate::materialise::plan::{Plan, What};
+use crate::materialise::plan::Plan;
 use crate::materialise::{Inodes, apply};
-use crate::model::{Action, Event, Manifest, ObjectKey, Role, TreePath, VersionName};
+use crate::model::{Manifest, ObjectKey, Role, TreePath, VersionName};
+use crate::object::trust::Replaced;
 use crate::object::{LinkPolicy, NothingPublished, Objects};
 use crate::observe::Observer;
 use crate::staging::{INCOMING, Run, TREE};
 use crate::store::survey::Survey;
 use crate::store::{ExclusiveStore, Store};
 
+use record::keys_at;
 use source::Source;
 use tree::{Mender, Task};
-
-/// Most paths that an event names.
-const MOST_NAMED: usize = 5;
 
 /// What to repair, and from what.
 #[derive(Debug, Clone, Default)]
@@ -56,6 +59,19 @@ pub struct Options {
     pub from: ReadFrom,
     /// A directory or an archive with a release, or another store, for what is nowhere here.
     pub source: Option<PathBuf>,
+}
+
+/// How an object is mended; recorded with the end of its revocation.
+const RENEWED: &str = "renewed";
+
+/// Everything that is to be mended at once.
+struct Work {
+    /// Objects that are to be made again.
+    bad: BTreeSet<ObjectKey>,
+    /// Objects that were.
+    made: Replaced,
+    /// Paths at which something was found.
+    paths: BTreeMap<VersionName, BTreeSet<TreePath>>,
 }
 
 /// Where mending failed: versions and paths.
@@ -217,33 +233,44 @@ impl Job<'_> {
                 paths.entry(version.clone()).or_default().insert(path);
             }
         }
-        if bad.is_empty() && paths.is_empty() {
-            return Ok((concerned, Failed::new()));
+        let work = Work { bad, made: Replaced::new(), paths };
+        let failed = self.mend_all(work, &mut concerned, report)?;
+        Ok((concerned, failed))
+    }
+
+    /// Makes objects again, puts every path right that needs it, and ends the revocation of the objects.
+    fn mend_all(&self, work: Work, concerned: &mut BTreeSet<VersionName>, report: &mut Report) -> Result<Failed> {
+        let Work { bad, made, paths } = work;
+        if bad.is_empty() && made.is_empty() && paths.is_empty() {
+            return Ok(Failed::new());
         }
         let run = Run::begin(&self.store.staging_dir()?)?;
         let incoming = run.dir().create_dir(INCOMING, layout::PRIVATE_DIR_MODE)?;
         let aside = incoming.try_clone()?;
         let objects = Objects::open(self.store.dir(), incoming, &NothingPublished, LinkPolicy::CopyIfNeeded)?;
         let marks = &self.survey.marks;
-        let renewed = objects::renew(self.store, &objects, &bad, self.source, marks, &aside, self.observer)?;
-        for key in &renewed.objects {
+        let mut renewed = objects::renew(self.store, &objects, &bad, self.source, marks, &aside, self.observer)?;
+        for key in renewed.objects.keys() {
             let path = format!("store/objects/{key}").into_bytes();
-            report.mended.push(Mended { version: None, path, how: "renewed" });
+            report.mended.push(Mended { version: None, path, how: RENEWED });
         }
         let failed = renewed.failed.iter().map(|(key, why)| format!("the object {key}: {why}"));
         report.warnings.extend(failed);
+        renewed.objects.extend(made);
         let mender = Mender {
             store: self.store,
             objects: &objects,
             aside: &aside,
             observer: self.observer,
             lost: &renewed.failed,
+            replaced: &renewed.objects,
             read: Default::default(),
             counter: Default::default(),
         };
-        let failed = self.mend_trees(&mender, &run, paths, renewed.objects, &mut concerned, report)?;
+        let failed = self.mend_trees(&mender, &run, paths, concerned, report)?;
         run.finish()?;
-        Ok((concerned, failed))
+        self.end_revocations(&renewed.objects, &failed, report)?;
+        Ok(failed)
     }
 
     fn mend_trees(
@@ -251,12 +278,12 @@ impl Job<'_> {
         mender: &Mender<'_>,
         run: &Run,
         mut paths: BTreeMap<VersionName, BTreeSet<TreePath>>,
-        mut touched: BTreeSet<ObjectKey>,
         concerned: &mut BTreeSet<VersionName>,
         report: &mut Report,
     ) -> Result<Failed> {
         let manifests = self.store.manifests()?;
         let mut failed = Failed::new();
+        let mut touched: BTreeSet<ObjectKey> = mender.replaced.keys().cloned().collect();
         for (name, damaged) in &paths {
             if let Ok(manifest) = manifests.read(name) {
                 touched.extend(keys_at(&manifest, damaged));
@@ -296,7 +323,7 @@ impl Job<'_> {
         let built = format!("{TREE}-{name}");
         let target = run.dir().create_dir(&built, layout::PUBLIC_DIR_MODE)?;
         let top = target.try_clone()?;
-        let published = Recorded::of(manifest)?;
+        let published = Recorded::of(manifest, mender.lost)?;
         let incoming = run.dir().create_dir(format!("{INCOMING}-{name}"), layout::PRIVATE_DIR_MODE)?;
         let objects = Objects::open(self.store.dir(), incoming, &published, LinkPolicy::CopyIfNeeded)?;
         let inodes = match self.survey.marks.isolated.contains(name) {
@@ -336,99 +363,34 @@ impl Job<'_> {
             report.warnings.push(format!("the factory version is not protected as it should be: {}", chain(&error)));
         }
     }
-
-    /// Records what was mended and what was not, and with that the marks.
-    fn record(&self, names: &[VersionName], report: &mut Report) {
-        let marks = &self.survey.marks;
-        let mut events = Vec::new();
-        let touched = report.mended.iter().filter_map(|mended| mended.version.clone());
-        let left = report.remaining.iter().filter_map(|finding| finding.version.clone());
-        let names: Vec<VersionName> = names.iter().cloned().chain(touched).chain(left).collect();
-        let mut seen = BTreeSet::new();
-        for name in &names {
-            if !seen.insert(name) {
-                continue;
-            }
-            let of_version = |version: &Option<VersionName>| version.as_ref() == Some(name);
-            let remaining: Vec<String> = report
-                .remaining
-                .iter()
-                .filter(|finding| of_version(&finding.version))
-                .map(|finding| format!("{}: {}", crate::error::Shown::bytes(&finding.path), finding.detail))
-                .collect();
-            let mended: Vec<String> = report
-                .mended
-                .iter()
-                .filter(|mended| of_version(&mended.version))
-                .map(|mended| format!("{} {}", mended.how, crate::error::Shown::bytes(&mended.path)))
-                .collect();
-            let was_marked = marks.damaged.get(name);
-            let digest = marks.versions.get(name).map(|known| known.digest);
-            let event = |outcome: &str, text| Event {
-                outcome: outcome.into(),
-                text: Some(text),
-                ..Event::about(Action::Repair, name, digest)
-            };
-            if !remaining.is_empty() {
-                report.marked.push(name.clone());
-                let text = some_of(&remaining);
-                if was_marked != Some(&text) || !mended.is_empty() {
-                    events.push(event("failed", text));
-                }
-            } else if was_marked.is_some() || !mended.is_empty() {
-                if was_marked.is_some() {
-                    report.cleared.push(name.clone());
-                }
-                let text = if mended.is_empty() { "nothing is damaged any longer".into() } else { some_of(&mended) };
-                events.push(event("done", text));
-            }
-        }
-        let rest: Vec<String> = report
-            .mended
-            .iter()
-            .filter(|mended| mended.version.is_none())
-            .map(|mended| format!("{} {}", mended.how, crate::error::Shown::bytes(&mended.path)))
-            .collect();
-        if !rest.is_empty() {
-            events.push(Event { outcome: "done".into(), text: Some(some_of(&rest)), ..Event::new(Action::Repair) });
-        }
-        if events.is_empty() {
-            return;
-        }
-        if let Err(error) = self.store.with_room(|| self.store.record(events.clone())) {
-            report.warnings.push(format!("what was done cannot be recorded in the history: {}", chain(&error)));
-        }
-    }
 }
 
-/// The objects that one manifest refers to.
-struct Recorded(std::collections::HashMap<ObjectKey, crate::object::Recorded>);
+/// The objects that one manifest refers to, but for those that are damaged and could not be made again.
+struct Recorded<'a> {
+    objects: std::collections::HashMap<ObjectKey, crate::object::Recorded>,
+    lost: &'a BTreeMap<ObjectKey, String>,
+}
 
-impl Recorded {
-    fn of(manifest: &Manifest) -> Result<Self> {
-        let mut recorded = std::collections::HashMap::new();
+impl<'a> Recorded<'a> {
+    fn of(manifest: &Manifest, lost: &'a BTreeMap<ObjectKey, String>) -> Result<Self> {
+        let mut objects = std::collections::HashMap::new();
         manifest.walk(|_, entry, placement| {
-            recorded
+            objects
                 .extend(placement.and_then(|placement| crate::store::published::object_of(manifest, entry, placement)));
             Ok::<(), Error>(())
         })?;
-        Ok(Self(recorded))
+        Ok(Self { objects, lost })
     }
 }
 
-impl crate::object::Published for Recorded {
+impl crate::object::Published for Recorded<'_> {
     fn lookup(&self, key: &ObjectKey) -> Result<Option<crate::object::Recorded>> {
-        Ok(self.0.get(key).copied())
+        Ok(self.objects.get(key).filter(|_| !self.lost.contains_key(key)).copied())
     }
-}
 
-/// "relinked a; relinked b; and 3 more".
-fn some_of(all: &[String]) -> String {
-    let mut text = all.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join("; ");
-    if all.len() > MOST_NAMED {
-        text.push_str(&format!("; and {} more", all.len() - MOST_NAMED));
+    fn revoked(&self, key: &ObjectKey) -> Result<Option<crate::object::Recorded>> {
+        Ok(self.objects.get(key).filter(|_| self.lost.contains_key(key)).copied())
     }
-    text
 }
 
 /// Whether a finding is about something that lies in no tree.
@@ -440,20 +402,4 @@ fn object_named(finding: &Finding) -> Option<ObjectKey> {
     let name = finding.path.strip_prefix(b"store/objects/").filter(|_| finding.kind == "object")?;
     let slash = name.iter().position(|byte| *byte == b'/')?;
     ObjectKey::parse(&name[..slash], &name[slash + 1..])
-}
-
-/// Keys of the objects that stand at these paths.
-fn keys_at(manifest: &Manifest, paths: &BTreeSet<TreePath>) -> Vec<ObjectKey> {
-    let Ok(plan) = Plan::of(manifest) else { return Vec::new() };
-    let mut keys = Vec::new();
-    for directory in &plan.directories {
-        for file in &directory.files {
-            if let What::Object { key, .. } = &file.what
-                && paths.contains(&directory.path.join(&file.name))
-            {
-                keys.push(key.clone());
-            }
-        }
-    }
-    keys
 }

@@ -1,7 +1,7 @@
 //! Objects that are missing or not what their keys say: good bytes are looked for, and a fresh inode takes the name.
 //!
 //! In this order: an intact inode of the same key in a tree (an old one after a rotation; the only one if just the
-//! name is lost), which costs nothing; the object's own bytes, if only its mode, owner or time is wrong; another
+//! name is lost), which costs nothing, but never the one that had the name; the object's own bytes, if only its mode, owner or time is wrong; another
 //! object with the same content; any tree that has the content, isolated factory trees and private copies too; the
 //! source that was given.
 
@@ -11,6 +11,7 @@ use super::source::{Candidate, Source, Wanted, in_objects};
 use crate::error::{Error, Result};
 use crate::fsys::{Dir, Kind};
 use crate::model::{ContentId, Marks, Metadata, Node, ObjectKey, PlacementKind, Sealed, TreePath, VersionName};
+use crate::object::trust::{InodeId, Replaced, id};
 use crate::object::{Objects, Recorded};
 use crate::observe::{self, Observer};
 use crate::store::Store;
@@ -29,7 +30,7 @@ struct Need {
 #[derive(Debug, Default)]
 pub(super) struct Renewed {
     /// Objects that are whole again.
-    pub objects: BTreeSet<ObjectKey>,
+    pub objects: Replaced,
     /// Objects for which no good bytes were found, or that could not be written, and why.
     pub failed: BTreeMap<ObjectKey, String>,
 }
@@ -67,20 +68,21 @@ pub(super) fn renew(
         observe::check(observer)?;
         // Nothing needs it any longer.
         let Some(need) = needs.remove(key) else { continue };
-        match from_here(store, objects, key, &need, same_content.get(&key.content)) {
-            Ok(true) => drop(renewed.objects.insert(key.clone())),
-            Ok(false) => waiting.push((key, need)),
+        let before = store.objects_dir()?.try_stat(key.path()).ok().flatten().map(|stat| id(&stat));
+        match from_here(store, objects, key, &need, before, same_content.get(&key.content)) {
+            Ok(true) => drop(renewed.objects.insert(key.clone(), before)),
+            Ok(false) => waiting.push((key, need, before)),
             Err(error) => drop(renewed.failed.insert(key.clone(), crate::error::chain(&error))),
         }
     }
-    let wanted: Wanted = waiting.iter().map(|(key, need)| (key.content, need.recorded.size)).collect();
+    let wanted: Wanted = waiting.iter().map(|(key, need, _)| (key.content, need.recorded.size)).collect();
     let found = match source {
         Some(source) => source.find(store, &wanted, aside, observer)?,
         None => BTreeMap::new(),
     };
-    for (key, need) in waiting {
+    for (key, need, before) in waiting {
         match copy_from(objects, key, &need, found.get(&key.content).into_iter().flatten()) {
-            Ok(true) => drop(renewed.objects.insert(key.clone())),
+            Ok(true) => drop(renewed.objects.insert(key.clone(), before)),
             Ok(false) => drop(renewed.failed.insert(key.clone(), "its bytes are nowhere to be found intact".into())),
             Err(error) => drop(renewed.failed.insert(key.clone(), crate::error::chain(&error))),
         }
@@ -142,9 +144,11 @@ fn from_here(
     objects: &Objects<'_>,
     key: &ObjectKey,
     need: &Need,
+    before: Option<InodeId>,
     same_content: Option<&Vec<Candidate>>,
 ) -> Result<bool> {
-    let mut seen = HashSet::new();
+    // The inode that was found damaged is no object again, even if it can be read now. Its bytes may be copied.
+    let mut seen: HashSet<InodeId> = before.into_iter().collect();
     for (version, path) in &need.linked {
         let mut above = path.clone();
         above.pop();

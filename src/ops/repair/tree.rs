@@ -18,6 +18,7 @@ use crate::materialise::plan::{Plan, PlanDir, PlanFile, Private, What};
 use crate::model::{ContentId, Manifest, ObjectKey, TreePath, VersionName, XattrDigest};
 use crate::object::check::{by_stat, digest};
 use crate::object::place::Spot;
+use crate::object::trust::{Replaced, id};
 use crate::object::{Objects, Recorded};
 use crate::observe::{self, Observer};
 use crate::store::Store;
@@ -34,6 +35,8 @@ pub(super) struct Mender<'a> {
     pub(super) observer: &'a dyn Observer,
     /// Objects that are damaged and could not be renewed.
     pub(super) lost: &'a BTreeMap<ObjectKey, String>,
+    /// Objects that were made again: no tree keeps the inode that had the name before.
+    pub(super) replaced: &'a Replaced,
     /// Inodes that were read, each once.
     pub(super) read: RefCell<HashMap<(u64, u64), Read>>,
     pub(super) counter: Cell<u64>,
@@ -208,6 +211,7 @@ impl Mender<'_> {
             _ if !fresh && !damaged => return Ok(None),
             What::Private(private) => {
                 let Private { key, recorded, metadata } = &**private;
+                self.refuse_lost(key)?;
                 self.objects.place_private(key, metadata, *recorded, spot)?;
                 self.sync(&staged)?;
                 "copied"
@@ -236,9 +240,7 @@ impl Mender<'_> {
         isolated: bool,
         spot: Spot<'_>,
     ) -> Result<&'static str> {
-        if let Some(why) = self.lost.get(key) {
-            return Err(Error::corrupt("object", self.objects.path_of(key), why));
-        }
+        self.refuse_lost(key)?;
         if !isolated && self.objects.place_recorded(key, recorded, spot)? {
             return Ok("relinked");
         }
@@ -247,9 +249,17 @@ impl Mender<'_> {
         Ok("copied")
     }
 
+    fn refuse_lost(&self, key: &ObjectKey) -> Result<()> {
+        match self.lost.get(key) {
+            Some(why) => Err(Error::corrupt("object", self.objects.path_of(key), why)),
+            None => Ok(()),
+        }
+    }
+
     /// Whether what stands at a name is the inode of its object, or another one with the right bytes.
     fn is_right(&self, dir: &Dir, name: &[u8], stat: &Stat, key: &ObjectKey, recorded: Recorded) -> bool {
-        if by_stat(stat, key, Some(&recorded)).is_err() {
+        let was_object = self.replaced.get(key).is_some_and(|before| *before == Some(id(stat)));
+        if was_object || by_stat(stat, key, Some(&recorded)).is_err() {
             return false;
         }
         let read = self.read.borrow().get(&(stat.device, stat.inode)).cloned();

@@ -15,12 +15,14 @@
 
 mod after;
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use super::switching::{self, BadVersions, Health, Verify, Warnings, health};
 use crate::error::{Error, Refusal, Result, chain};
 use crate::model::event::Evidence;
 use crate::model::{Action, Digest, Event, Role, Selector, VersionName};
+use crate::object::trust::Suspects;
 use crate::observe::{Observer, Silent};
 use crate::refs::LockedRefs;
 use crate::store::Store;
@@ -120,7 +122,8 @@ pub(super) fn go_back(
     let locked = refs.lock(timeout)?;
     locked.recover()?;
     let survey = store.survey_with(locked.read()?)?;
-    let attempt = Attempt { store, options, supervised, warnings: &warnings, survey, start };
+    let attempt =
+        Attempt { store, options, supervised, warnings: &warnings, survey, start, suspects: Default::default() };
     attempt.warn_of_history();
     let candidates = attempt.candidates()?;
     let report = match candidates {
@@ -135,6 +138,10 @@ pub(super) fn go_back(
             attempt.switch(&locked, &chosen)?
         }
     };
+    // Behind the switch, which nothing may delay.
+    if let Some(why) = store.revoke(&attempt.suspects.take()).unrecorded {
+        tracing::warn!(why, "the damage that was found cannot be recorded");
+    }
     Ok(Report { warnings: warnings.finish(), ..report })
 }
 
@@ -148,7 +155,8 @@ pub(super) fn first_candidate(store: &Store, options: &Options) -> Result<Option
     let survey = store.survey_with(store.refs()?.read()?)?;
     // What is to be warned of is said by the attempt itself.
     let warnings = Warnings::new(&Silent);
-    let attempt = Attempt { store, options, supervised: None, warnings: &warnings, survey, start: Instant::now() };
+    let (start, suspects) = (Instant::now(), RefCell::default());
+    let attempt = Attempt { store, options, supervised: None, warnings: &warnings, survey, start, suspects };
     Ok(match attempt.candidates()? {
         Candidates::Here(_) => None,
         Candidates::Some(candidates) => candidates.into_iter().next().map(|candidate| candidate.version),
@@ -178,6 +186,8 @@ struct Attempt<'a> {
     warnings: &'a Warnings<'a>,
     survey: Survey,
     start: Instant,
+    /// Objects that checks found to be damaged.
+    suspects: RefCell<Suspects>,
 }
 
 impl Attempt<'_> {
@@ -292,7 +302,10 @@ impl Attempt<'_> {
                     self.warnings.warn(&format!("{version} cannot be checked: {}", chain(&error)));
                     return Ok(candidate);
                 }
-                Health::Damaged(checked) => switching::summary(&checked),
+                Health::Damaged(checked) => {
+                    self.suspects.borrow_mut().extend(checked.suspects.iter().cloned());
+                    switching::summary(&checked)
+                }
             };
             if last {
                 if count > 1 {

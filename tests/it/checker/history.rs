@@ -1,6 +1,6 @@
 //! The history: chained lines, folded into what versions should be there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::Value;
@@ -21,6 +21,8 @@ pub struct Past {
     pub versions: BTreeMap<String, Known>,
     /// Number of the last event.
     pub last: u64,
+    /// Objects that were found damaged, and neither made again nor swept since.
+    pub revoked: BTreeSet<String>,
     /// Action and version of each, in order.
     pub events: Vec<(String, String)>,
 }
@@ -111,6 +113,18 @@ impl Past {
             }
             "remove" | "removed-by-hand" => drop(self.versions.remove(&version)),
             _ => {}
+        }
+        let names = |field: &str| event[field].as_array().into_iter().flatten().filter_map(Value::as_str);
+        if action == "checkpoint" && event["marks"]["revoked"].as_array().map_or(0, Vec::len) != self.revoked.len() {
+            return Err("the checkpoint has other revoked objects than the events before it".into());
+        }
+        for name in names("objects").filter(|_| action == "revoke") {
+            if !self.revoked.insert(name.to_owned()) {
+                return Err(format!("{name} was revoked before"));
+            }
+        }
+        for name in names("cleared") {
+            self.revoked.remove(name);
         }
         self.events.push((action, version));
         Ok(())

@@ -55,13 +55,27 @@ fn the_store_is_read_by_its_unit_and_damage_fails_it() -> Outcome {
         chmod u+w /opt/tope/versions/v1.1.0/lib/secret
         echo changed >/opt/tope/versions/v1.1.0/lib/secret
         systemctl start tope-store-verify || result tope-store-verify
+        tope-store history --action revoke | wc -l
+        systemctl start tope-store-verify || result tope-store-verify
+        tope-store history --action revoke | wc -l
+        mkdir /etc/systemd/system/tope-store-verify.service.d
+        printf '%s\\n' '[Service]' ExecStart= \
+            \"ExecStart=/bin/sh -c 'for at in store/objects store/manifests store/trash store versions .; \
+                do touch /opt/tope/\\$\\$at/x && echo wrote \\$\\$at; done; true'\" \
+            >/etc/systemd/system/tope-store-verify.service.d/other.conf
+        systemctl daemon-reload
+        systemctl start tope-store-verify
         journalctl --sync; journalctl --unit tope-store-verify --output cat"
     );
     let ran = machine.boot(&script)?.ok();
     let lines: Vec<&str> = ran.stdout.lines().collect();
-    assert_eq!(lines[..2], ["success 0 ", "exit-code 5 "], "{ran:#?}");
+    assert_eq!(lines[..5], ["success 0 ", "exit-code 5 ", "1", "exit-code 5 ", "1"], "{ran:#?}");
+    let wrote: Vec<&&str> = lines.iter().filter(|line| line.starts_with("wrote ")).collect();
+    assert_eq!(wrote, [&"wrote store"], "{ran:#?}");
     assert!(ran.stdout.contains("sound: 2 versions"), "{ran:#?}");
     assert!(lines.iter().any(|line| line.contains("lib/secret")), "{ran:#?}");
+    assert!(lines.iter().any(|line| line.starts_with("revoked  store/objects/")), "{ran:#?}");
+    assert!(!ran.stdout.contains("could not be recorded"), "{ran:#?}");
     Ok(())
 }
 

@@ -19,6 +19,7 @@ const MUTATIONS: &[(&str, &str)] = &[
     ("rename", "crash::kill::activate"),
     ("lock", "crash::beside::note-note"),
     ("read-only-cache", "import::mounts::nothing_stands_for_bytes_on_read_only_mounts"),
+    ("revoke", "revoke::an_import_with_the_right_bytes_makes_a_damaged_object_again_for_all"),
 ];
 
 /// Chooses the mistake.

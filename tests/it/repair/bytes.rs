@@ -187,8 +187,9 @@ fn bytes_that_are_not_the_right_ones_are_not_taken() -> Outcome {
 
 fn times_that_differ_between_manifests_stay_as_recorded() -> Outcome {
     let fixture = releases(1);
-    // An import that meets a damaged object makes another one, with a time of its own.
+    // An import that meets no object makes another one, with a time of its own.
     overwrite(&fixture.path("versions/v1.0.0/lib/common.so"), b"wrong", false);
+    std::fs::remove_file(objects_of(&fixture, &COMMON).pop().unwrap()).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(20));
     tree::file(fixture.beside("source/lib/common.so"), COMMON);
     fixture.import("source", "1.1.0");

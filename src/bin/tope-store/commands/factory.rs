@@ -84,6 +84,8 @@ struct VerifyDocument {
     isolated: bool,
     hashed_files: u64,
     problems: Vec<ProblemDocument>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unrecorded: Option<String>,
 }
 
 pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
@@ -174,6 +176,7 @@ fn verify(context: &Context) -> Result<Exit> {
         isolated: verified.isolated,
         hashed_files: verified.checked.hashed_files,
         problems: problems::documents(&verified.checked),
+        unrecorded: verified.checked.unrecorded.clone(),
     };
     context.answer(&document, |out| {
         problems::list(out, &verified.checked)?;
@@ -183,5 +186,8 @@ fn verify(context: &Context) -> Result<Exit> {
             false => writeln!(out, "{} is damaged; it {isolated}", verified.version),
         }
     })?;
+    if let Some(why) = &verified.checked.unrecorded {
+        context.warn(format_args!("the damaged objects could not be recorded, and may be linked again: {why}"));
+    }
     Ok(if ok { Exit::Done } else { Exit::Corrupt })
 }

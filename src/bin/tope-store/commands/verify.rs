@@ -23,6 +23,9 @@ use crate::render::notice::Notice;
 #[command(after_help = "Exit code 5 if anything is damaged; with --repair, if anything is still damaged afterwards. \
 Exit code 9 if nothing is, and this binary is too old for the manifest of a version.
 
+An object whose bytes are wrong is revoked, which the history records: no import links it again, and a version that \
+has it is not activated, until --repair or an import that has the right bytes makes it again for all versions.
+
 With --repair good bytes are looked for in the whole store: other versions, objects with another mode or owner, \
 isolated factory trees, private copies. What cannot be mended is listed, and its versions are not activated until \
 a later --repair finds them sound.
@@ -62,6 +65,9 @@ struct Document<'a> {
     unseen: u64,
     elapsed_ms: u128,
     problems: Vec<ProblemDocument<'a>>,
+    revoked: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unrecorded: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     repair: Option<RepairDocument<'a>>,
 }
@@ -174,6 +180,7 @@ fn mend(context: &Context, store: &Store, versions: Vec<VersionName>, arguments:
         let mended = human::count(report.mended.len() as u64, "thing");
         writeln!(out, "{remaining}: {mended} mended in {}", human::elapsed(report.elapsed))
     })?;
+    warn_of_unrecorded(context, &report.found);
     for warning in &report.warnings {
         context.warn(warning);
     }
@@ -192,6 +199,8 @@ fn document(depth: Depth, report: &Report) -> Document<'_> {
         unseen: report.unseen,
         elapsed_ms: report.elapsed.as_millis(),
         problems: report.findings.iter().map(problem).collect(),
+        revoked: report.revoked.iter().map(|key| format!("store/objects/{key}")).collect(),
+        unrecorded: report.unrecorded.as_deref(),
         repair: None,
     }
 }
@@ -221,6 +230,9 @@ fn answer(context: &Context, options: &Options, report: &Report) -> Result<()> {
     let document = document(options.depth, report);
     context.answer(&document, |out| {
         findings(out, report)?;
+        for key in &report.revoked {
+            writeln!(out, "revoked  store/objects/{key}: it is not used again before it is made again")?;
+        }
         let damaged = report.findings.iter().filter(|finding| finding.damage).count() as u64;
         let verdict =
             if damaged == 0 { "sound".to_owned() } else { format!("{} found", human::count(damaged, "damage")) };
@@ -233,10 +245,20 @@ fn answer(context: &Context, options: &Options, report: &Report) -> Result<()> {
             human::elapsed(report.elapsed)
         )
     })?;
+    warn_of_unrecorded(context, report);
     if report.unseen > 0 {
         context.warn(format!("{} may not be looked at by this user", human::count(report.unseen, "name")));
     }
     Ok(())
+}
+
+/// Damage that nobody remembers is taken for intact again where it looks so.
+fn warn_of_unrecorded(context: &Context, report: &Report) {
+    if let Some(why) = &report.unrecorded {
+        context.warn(format!(
+            "the damaged objects could not be recorded, and may be linked again until verify can record them: {why}"
+        ));
+    }
 }
 
 fn problem(finding: &Finding) -> ProblemDocument<'_> {
