@@ -103,7 +103,14 @@ impl SharedStore<'_> {
             return Ok(());
         }
         let versions = self.versions();
-        let Some(from) = [TREE, ASIDE].into_iter().find(|name| run.try_stat(name).is_ok_and(is_original)) else {
+        let mut from = None;
+        for name in [TREE, ASIDE] {
+            // One that cannot be looked at may be the tree that was made by hand, and its only copy.
+            if from.is_none() && is_original(run.try_stat(name)?) {
+                from = Some(name);
+            }
+        }
+        let Some(from) = from else {
             tracing::warn!(version = %note.version, "the tree of an interrupted adoption was moved by somebody else");
             return Ok(());
         };
