@@ -109,5 +109,5 @@ fn a_revocation_and_its_end_are_written_as_specified() {
     assert_eq!(revoked, written(&[revoke, checkpoint, repair], before.chain));
     let (line, rest) = revoked.split_at(revoked.find('\n').unwrap() + 1);
     let all = reading(&[&format!("{first}{line}"), rest]);
-    assert_eq!((all.state, all.marks.revoked), (State::Sound, [name("4555")].into()));
+    assert_eq!((all.state, &*all.marks.revoked), (State::Sound, &[name("4555")].into()));
 }

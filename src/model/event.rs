@@ -1,8 +1,11 @@
 //! Events: what happened, when, by whom, why. One event is one line of the history.
 //!
 //! A line is the chain value in 64 hexadecimal digits, a space, the event as JSON, a newline. Each chain value hashes
-//! the one before it and the JSON, so that nothing can be altered or left out in the middle unnoticed. Readers
-//! ignore fields and actions that they do not know: a device rolls back to older binaries.
+//! the one before it and the JSON, so that nothing can be altered or left out in the middle unnoticed.
+//!
+//! A device rolls back to older binaries, so [`Event::parse`] reads leniently: a field that is not known is ignored, and
+//! so is a value that cannot be read of a field that decides nothing. An event whose action, or one of whose
+//! [deciding](DECIDING) fields, is not understood has no effect: it is kept as it is.
 
 use serde::{Deserialize, Serialize};
 
@@ -146,6 +149,7 @@ pub struct Actor {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Evidence {
     /// The check that failed: "operator", "quick", "unit device-api.service", "http …".
+    #[serde(default)]
     pub check: String,
     /// What it said.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -240,7 +244,20 @@ pub struct Event {
     /// For `checkpoint`: the chain value before it in hexadecimal digits, so that a segment can be checked by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain_before: Option<String>,
+    /// Commands that must understand this event; the others may go on without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decides: Vec<String>,
+    /// The JSON of an event that this build does not understand. It has no effect, and checkpoints carry it on.
+    #[serde(skip)]
+    pub not_understood: Option<Box<str>>,
 }
+
+/// Fields that decide what an event does. One with a value that this build cannot read makes the event one that it does
+/// not understand; such a value of any other field is left out.
+const DECIDING: [&str; 8] =
+    ["version", "digest", "import_number", "role", "from", "from_digest", "isolated", "decides"];
+/// Fields without which there is no event, or no log.
+const REQUIRED: [&str; 6] = ["seq", "time", "synchronised", "action", "marks", "chain_before"];
 
 impl Event {
     /// An event with nothing but its action; the log fills in number, time and boot when it is appended.
@@ -269,7 +286,44 @@ impl Event {
             cleared: Vec::new(),
             marks: None,
             chain_before: None,
+            decides: Vec::new(),
+            not_understood: None,
         }
+    }
+
+    /// Reads an event's JSON as far as this build understands it.
+    ///
+    /// # Errors
+    ///
+    /// It is no event.
+    pub fn parse(json: &[u8]) -> serde_json::Result<Self> {
+        let (mut event, understood) = match serde_json::from_slice::<Self>(json) {
+            Ok(event) => (event, true),
+            Err(error) => Self::parse_in_part(json).ok_or(error)?,
+        };
+        if !understood || event.action == Action::Unknown {
+            event.not_understood = Some(String::from_utf8_lossy(json).into());
+        }
+        Ok(event)
+    }
+
+    /// Leaves out the fields that cannot be read; tells whether the others decide all that the event does.
+    fn parse_in_part(json: &[u8]) -> Option<(Self, bool)> {
+        let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(json).ok()?;
+        let is_required = |name: &str| REQUIRED.contains(&name);
+        let (mut readable, rest): (serde_json::Map<_, _>, Vec<_>) = (
+            object.iter().filter(|(name, _)| is_required(name)).map(|(n, v)| (n.clone(), v.clone())).collect(),
+            object.iter().filter(|(name, _)| !is_required(name)).collect(),
+        );
+        let mut understood = true;
+        for (name, value) in rest {
+            readable.insert(name.clone(), value.clone());
+            if Self::deserialize(serde_json::Value::Object(readable.clone())).is_err() {
+                readable.remove(name);
+                understood &= !DECIDING.contains(&name.as_str());
+            }
+        }
+        Self::deserialize(serde_json::Value::Object(readable)).ok().map(|event| (event, understood))
     }
 
     /// An event about one version.
@@ -301,7 +355,7 @@ impl Event {
         if written != blake3::Hash::from_bytes(chain) {
             return Err(LineError::Chain);
         }
-        let event = serde_json::from_slice(json).map_err(|error| LineError::Event(error.to_string()))?;
+        let event = Self::parse(json).map_err(|error| LineError::Event(error.to_string()))?;
         Ok((event, chain))
     }
 
@@ -323,7 +377,7 @@ impl Event {
     /// Reads the event of a line whose chain value cannot be checked, if there is one.
     pub fn salvage(line: &[u8]) -> Option<Self> {
         let (_, rest) = line.split_at_checked(64)?;
-        serde_json::from_slice(rest.strip_prefix(b" ")?).ok()
+        Self::parse(rest.strip_prefix(b" ")?).ok()
     }
 }
 
@@ -370,6 +424,52 @@ mod tests {
         let mut line = blake3::Hash::from_bytes(next_chain(&CHAIN_START, json)).to_hex().as_bytes().to_vec();
         line.push(b' ');
         line.extend_from_slice(json);
-        assert_eq!(Event::from_line(&line, &CHAIN_START).unwrap().0.action, Action::Unknown);
+        let event = Event::from_line(&line, &CHAIN_START).unwrap().0;
+        assert_eq!(
+            (event.action, event.not_understood.as_deref().map(str::as_bytes)),
+            (Action::Unknown, Some(&json[..]))
+        );
+    }
+
+    #[test]
+    fn events_are_understood_or_not_as_specified() {
+        const COMMANDS: [&str; 12] = [
+            "gc", "remove", "activate", "confirm", "pin", "unpin", "note", "factory", "import", "adopt", "link",
+            "repair",
+        ];
+        for line in crate::test_vectors::vector("lenient-events").lines() {
+            let (json, expected) = line.split_once(" => ").unwrap();
+            let read = match Event::parse(json.as_bytes()) {
+                Err(_) => "broken".to_owned(),
+                Ok(event) if event.not_understood.is_none() => "understood".to_owned(),
+                Ok(event) => {
+                    let mut marks = Marks::default();
+                    marks.apply(&event);
+                    let stopped = COMMANDS.iter().filter(|name| marks.obstacle(name).is_some());
+                    stopped.fold("not understood:".to_owned(), |text, name| text + " " + name)
+                }
+            };
+            assert_eq!(read, expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_decides_nothing_is_left_out_and_one_that_does_leaves_the_event_without_effect() {
+        let with = |rest: &str| {
+            let json = format!(r#"{{"seq":3,"time":1,"synchronised":true,"action":"bad","version":"v1"{rest}}}"#);
+            Event::parse(json.as_bytes()).unwrap()
+        };
+        for rest in ["", r#","evidence":7"#, r#","who":"ada""#, r#","outcome":{"part":1}"#, r#","duration_ms":-1"#] {
+            let event = with(rest);
+            assert_eq!((event.action, event.not_understood), (Action::Bad, None), "{rest}");
+        }
+        assert_eq!(with(r#","outcome":"partial""#).outcome, "partial");
+        for rest in [r#","role":"shadow""#, r#","digest":"t2:00""#, r#","from":"newest""#, r#","decides":"gc""#] {
+            let event = with(rest);
+            assert!(event.not_understood.is_some_and(|json| json.contains(rest)), "{rest}");
+        }
+        for json in [r#"{"seq":3}"#, "[]", r#"{"seq":-1,"time":1,"synchronised":true,"action":"bad"}"#] {
+            assert!(Event::parse(json.as_bytes()).is_err(), "{json}");
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! Marks: what follows from the history. Pins, notes, bad and good marks are nothing but the fold of its events.
-
-use std::collections::{BTreeMap, BTreeSet};
+//!
+//! A checkpoint hands them on, and a newer build may have written it. **Invariant:** what this build does not understand
+//! of the marks before, and each event that it does not understand, is part of the marks and so of the next checkpoint.
 
 use serde::{Deserialize, Serialize};
 
 use super::event::{Action, Event, Evidence};
 use super::id::Digest;
+use super::lenient::{Entries, Members, Unknown, present};
 use super::name::{Role, VersionName};
 
 /// A note on a version.
@@ -15,6 +17,9 @@ pub struct Note {
     pub time: i64,
     /// What.
     pub text: String,
+    /// What this build does not know of it.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// A version that was published and not removed since, as far as the history knows.
@@ -24,6 +29,9 @@ pub struct Known {
     pub import_number: u64,
     /// Its digest.
     pub digest: Digest,
+    /// What this build does not know of it.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// That no version holds.
@@ -33,13 +41,16 @@ pub struct Degraded {
     pub version: VersionName,
     /// The check that fails on it.
     pub evidence: Evidence,
+    /// What this build does not know of it.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// What is held of a digest. Survives removal and re-import.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Standing {
     /// Why it is bad, if it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub bad: Option<Evidence>,
     /// Passed its checks, or was confirmed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -50,6 +61,9 @@ pub struct Standing {
     /// Was left by a rollback, and not activated since.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub left: bool,
+    /// What this build does not know of it.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// The fold of a history.
@@ -61,37 +75,47 @@ pub struct Marks {
     pub highest_import: u64,
     /// Published versions.
     #[serde(default)]
-    pub versions: BTreeMap<VersionName, Known>,
+    pub versions: Entries<VersionName, Known>,
     /// Pinned versions.
     #[serde(default)]
-    pub pins: BTreeSet<VersionName>,
+    pub pins: Members<VersionName>,
     /// Notes, oldest first.
     #[serde(default)]
-    pub notes: BTreeMap<VersionName, Vec<Note>>,
+    pub notes: Entries<VersionName, Vec<Note>>,
     /// By digest.
     #[serde(default)]
-    pub standings: BTreeMap<Digest, Standing>,
+    pub standings: Entries<Digest, Standing>,
     /// What the roles pointed at when they were last recorded.
     #[serde(default)]
-    pub roles: BTreeMap<Role, VersionName>,
+    pub roles: Entries<Role, VersionName>,
     /// Versions whose tree has inodes of its own.
     #[serde(default)]
-    pub isolated: BTreeSet<VersionName>,
+    pub isolated: Members<VersionName>,
     /// Versions of which a repair found something damaged that it could not mend, and what.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub damaged: BTreeMap<VersionName, String>,
+    #[serde(default, skip_serializing_if = "Entries::holds_nothing")]
+    pub damaged: Entries<VersionName, String>,
     /// Names of objects that were found not to be what they say, and were neither made again nor swept since.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub revoked: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "Members::holds_nothing")]
+    pub revoked: Members<String>,
     /// The version that runs although it fails its checks, since every other does too, and what failed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub degraded: Option<Degraded>,
+    /// The JSON of every event that this build does not understand, oldest first. A build that does takes them in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown_events: Vec<String>,
+    /// Marks that this build does not know.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 impl Marks {
     /// Takes in the next event.
     pub fn apply(&mut self, event: &Event) {
         self.last_event = event.seq;
+        if let Some(json) = &event.not_understood {
+            self.unknown_events.push(json.to_string());
+            return;
+        }
         let Event { action, version, digest, .. } = event;
         match (action, version) {
             (Action::Import | Action::Adopt, Some(version)) => self.import(event, version),
@@ -100,17 +124,20 @@ impl Marks {
             (Action::Pin, Some(version)) => drop(self.pins.insert(version.clone())),
             (Action::Unpin, Some(version)) => drop(self.pins.remove(version)),
             (Action::Note, Some(version)) => {
-                let note = Note { time: event.time, text: event.text.clone().unwrap_or_default() };
+                let text = event.text.clone().unwrap_or_default();
+                let note = Note { time: event.time, text, unknown: Unknown::new() };
                 self.notes.entry(version.clone()).or_default().push(note);
             }
             (Action::Repair, Some(version)) => match event.outcome.as_str() {
                 "failed" => drop(self.damaged.insert(version.clone(), event.text.clone().unwrap_or_default())),
-                _ => drop(self.damaged.remove(version)),
+                "done" => drop(self.damaged.remove(version)),
+                // An outcome of a newer build does not say that nothing is damaged any longer.
+                _ => {}
             },
             (Action::Revoke, _) => self.revoked.extend(event.objects.iter().cloned()),
             (Action::Degraded, Some(version)) => {
                 let evidence = event.evidence.clone().unwrap_or_default();
-                self.degraded = Some(Degraded { version: version.clone(), evidence });
+                self.degraded = Some(Degraded { version: version.clone(), evidence, unknown: Unknown::new() });
             }
             (Action::FactorySet, Some(version)) => {
                 self.roles.insert(Role::Factory, version.clone());
@@ -128,7 +155,9 @@ impl Marks {
             }
             (Action::Checkpoint | Action::HistoryReset, _) => {
                 if let Some(marks) = &event.marks {
-                    *self = Self { last_event: event.seq, ..(**marks).clone() };
+                    *self = (**marks).clone();
+                    self.take_in_carried();
+                    self.last_event = event.seq;
                 }
             }
             _ => {}
@@ -152,10 +181,25 @@ impl Marks {
         }
     }
 
+    /// Takes in what an older build carried on without understanding it.
+    fn take_in_carried(&mut self) {
+        for json in std::mem::take(&mut self.unknown_events) {
+            match Event::parse(json.as_bytes()) {
+                Ok(event) => self.apply(&event),
+                Err(_) => self.unknown_events.push(json),
+            }
+        }
+    }
+
+    /// The first event that this build does not understand and that decides what `command` does.
+    pub fn obstacle(&self, command: &str) -> Option<Obstacle> {
+        self.unknown_events.iter().find_map(|json| Obstacle::of(json, command))
+    }
+
     fn import(&mut self, event: &Event, version: &VersionName) {
         if let (Some(import_number), Some(digest)) = (event.import_number, event.digest) {
             self.highest_import = self.highest_import.max(import_number);
-            self.versions.insert(version.clone(), Known { import_number, digest });
+            self.versions.insert(version.clone(), Known { import_number, digest, unknown: Unknown::new() });
             self.damaged.remove(version);
         }
     }
@@ -205,8 +249,35 @@ impl Marks {
     }
 }
 
+/// An event that keeps a command from deciding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// Its number.
+    pub seq: u64,
+    /// Its action as it stands in the line.
+    pub action: String,
+}
+
+impl Obstacle {
+    /// A list of `decides` that is none names every command: when in doubt, refuse.
+    fn of(json: &str, command: &str) -> Option<Self> {
+        let event: serde_json::Value = serde_json::from_str(json).ok()?;
+        let named = match event.get("decides") {
+            None => false,
+            Some(serde_json::Value::Array(names)) => {
+                names.iter().any(|name| name.as_str().is_none_or(|name| name == command))
+            }
+            Some(_) => true,
+        };
+        let action = event["action"].as_str().unwrap_or_default().to_owned();
+        named.then(|| Self { seq: event["seq"].as_u64().unwrap_or_default(), action })
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::model::TreeId;
 
@@ -243,7 +314,7 @@ mod tests {
             marks.apply(&event(Action::Repair, "failed"));
             assert_eq!(marks.damaged[&name], "lib/a: its contents differ");
             marks.apply(&clearing);
-            assert_eq!(marks.damaged, BTreeMap::new());
+            assert!(marks.damaged.is_empty());
         }
     }
 
@@ -256,11 +327,11 @@ mod tests {
         let checkpoint = Event { marks: Some(Box::new(marks.clone())), ..Event::new(Action::Checkpoint) };
         let mut after = Marks::default();
         after.apply(&serde_json::from_str(&serde_json::to_string(&checkpoint).unwrap()).unwrap());
-        assert_eq!(after.revoked, BTreeSet::from_iter(names(&["ab/c.0444.0.0", "of/the/future"])));
+        assert_eq!(*after.revoked, BTreeSet::from_iter(names(&["ab/c.0444.0.0", "of/the/future"])));
         for action in [Action::Repair, Action::Gc] {
             let mut cleared = after.clone();
             cleared.apply(&Event { cleared: names(&["ab/c.0444.0.0", "none"]), ..Event::new(action) });
-            assert_eq!(cleared.revoked, BTreeSet::from_iter(names(&["of/the/future"])));
+            assert_eq!(*cleared.revoked, BTreeSet::from_iter(names(&["of/the/future"])));
         }
     }
 
@@ -272,10 +343,28 @@ mod tests {
         let mut marks = Marks::default();
         marks.apply(&Event { from: Some(two.clone()), ..Event::about(Action::Activate, &three, None) });
         marks.apply(&Event { from: Some(three), ..Event::about(Action::Rollback, &two, None) });
-        assert_eq!(marks.roles, BTreeMap::from([(Role::Current, two.clone())]));
+        assert_eq!(*marks.roles, BTreeMap::from([(Role::Current, two.clone())]));
         marks.apply(&Event { role: Some(Role::Previous), ..Event::about(Action::Rollback, &one, digest) });
-        assert_eq!(marks.roles, BTreeMap::from([(Role::Current, two), (Role::Previous, one)]));
-        assert_eq!(marks.standings, BTreeMap::new(), "it was not current because of that");
+        assert_eq!(*marks.roles, BTreeMap::from([(Role::Current, two), (Role::Previous, one)]));
+        assert!(marks.standings.is_empty(), "it was not current because of that");
+    }
+
+    #[test]
+    fn what_is_not_known_of_marks_is_handed_on() {
+        let text = crate::test_vectors::vector("unknown-marks").trim_end();
+        let mut marks = Marks::default();
+        let marks_read = Some(Box::new(serde_json::from_str(text).unwrap()));
+        marks.apply(&Event { seq: 9, marks: marks_read, ..Event::new(Action::Checkpoint) });
+        assert_eq!(serde_json::to_string(&marks).unwrap(), text);
+        let obstacle = Obstacle { seq: 7, action: "freeze".into() };
+        assert_eq!((marks.obstacle("gc"), marks.obstacle("import")), (Some(obstacle), None));
+        assert_eq!(marks.pins.len() + marks.versions.len() + marks.standings.len() + marks.roles.len(), 4);
+        // The event was one of this build's own.
+        let pin = r#"{"seq":7,"time":0,"synchronised":true,"action":"pin","version":"v2"}"#;
+        marks.unknown_events = vec![pin.into()];
+        let carried = Some(Box::new(marks.clone()));
+        marks.apply(&Event { seq: 10, marks: carried, ..Event::new(Action::Checkpoint) });
+        assert_eq!((marks.last_event, marks.unknown_events.len(), marks.pins.len()), (10, 0, 2));
     }
 
     #[test]

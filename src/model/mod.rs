@@ -6,6 +6,7 @@
 //! - [`tree`]: directories as canonical, hashed values
 //! - [`manifest`]: one version's exact contents
 //! - [`label`]: labels of versions
+//! - [`lenient`]: what a newer build wrote and this one keeps
 //! - [`event`]: what happened, and the marks that follow from it
 //! - [`anchor`]: an event of the history, named from outside it
 //! - [`diff`]: in what two versions differ
@@ -20,6 +21,7 @@ pub mod format;
 pub mod glob;
 pub mod id;
 pub mod label;
+pub mod lenient;
 pub mod manifest;
 pub mod marks;
 pub mod metadata;

@@ -1,13 +1,15 @@
 //! The activation on trial: what a supervised switch leaves on the medium before it switches, so that whoever comes
 //! after a power cut knows what was going on.
 //!
-//! One line: BLAKE3 of the JSON in 64 hexadecimal digits, a space, the JSON, a newline. Unknown fields are ignored, as
-//! in the history: a device rolls back to older binaries.
+//! One line: BLAKE3 of the JSON in 64 hexadecimal digits, a space, the JSON, a newline. A device rolls
+//! back to older binaries, so fields that this build does not know are kept when the trial is written again; and a kind
+//! of trial that it does not know is judged like a rollback: its target never becomes bad by itself.
 
 use serde::{Deserialize, Serialize};
 
 use super::event::Evidence;
 use super::id::Digest;
+use super::lenient::{Unknown, Word};
 use super::name::VersionName;
 
 /// Boots that a version may take to prove itself.
@@ -55,6 +57,9 @@ pub struct Failure {
     /// How many units had not failed when that was seen.
     #[serde(default)]
     pub standing_units: usize,
+    /// What this build does not know of it.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// An open trial.
@@ -63,7 +68,7 @@ pub struct Trial {
     /// What names this trial among all.
     pub id: String,
     /// What began it.
-    pub begun: Begun,
+    pub begun: Word<Begun>,
     /// The version that is tried.
     pub version: VersionName,
     /// Its digest; a directory that was made by hand has none.
@@ -77,7 +82,7 @@ pub struct Trial {
     /// 0: the version that is tried; 1: previous; 2: factory.
     pub level: u8,
     /// Which services are restarted.
-    pub restart: Restart,
+    pub restart: Word<Restart>,
     /// The units that were restarted so far.
     #[serde(default)]
     pub units: Vec<String>,
@@ -93,6 +98,9 @@ pub struct Trial {
     /// What failed before this level.
     #[serde(default)]
     pub failures: Vec<Failure>,
+    /// What this build does not know of this trial.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 impl Trial {
@@ -141,18 +149,19 @@ mod tests {
     pub(crate) fn trial() -> Trial {
         Trial {
             id: "5-1f-2".into(),
-            begun: Begun::Activation,
+            begun: Word::Known(Begun::Activation),
             version: "v1.2.0".parse().unwrap(),
             digest: None,
             from: Some("v1.1.0".parse().unwrap()),
             current: "v1.2.0".parse().unwrap(),
             level: 0,
-            restart: Restart::Changed,
+            restart: Word::Known(Restart::Changed),
             units: vec!["device-api.service".into()],
             attempts: 0,
             boot: "b0".into(),
             watcher: Watcher { pid: 31, started: 7, boot: "b0".into() },
             failures: Vec::new(),
+            unknown: Unknown::new(),
         }
     }
 
@@ -172,11 +181,18 @@ mod tests {
     }
 
     #[test]
+    fn what_a_newer_build_wrote_into_a_trial_survives_the_next_writing() {
+        let line = crate::test_vectors::vector("unknown-trial");
+        assert_eq!(Trial::parse(line.as_bytes()).unwrap().to_line(), line);
+    }
+
+    #[test]
     fn one_check_that_fails_everywhere_points_outside() {
         let failure = |version: &str, check: &str| Failure {
             version: version.parse().unwrap(),
             evidence: Evidence { check: check.into(), ..Evidence::default() },
             standing_units: 0,
+            unknown: Unknown::new(),
         };
         let with = |failures: Vec<Failure>| Trial { failures, ..trial() };
         let one = with(vec![failure("v3", "http")]);

@@ -90,6 +90,7 @@ impl<'a> Activation<'a> {
     ) -> Result<Self> {
         let start = Instant::now();
         store.check_writable()?;
+        store.expect_understood("activate")?;
         let survey = store.survey()?;
         let target = survey.resolve(store, selector)?;
         let digest = survey.digest(store, &target);

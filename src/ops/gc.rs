@@ -88,6 +88,7 @@ pub fn gc(store: &Store, policy: &Policy, mode: Mode, observer: &dyn Observer) -
         let _ = retention::plan(&[], policy, &mut |_| Ok(0))?;
     }
     let locked = store.exclude()?;
+    locked.expect_understood("gc")?;
     let (mut marks, contents) = refuse_doubt(store, observer)?;
     if mode == Mode::Remove {
         locked.as_shared().settle_all()?;

@@ -118,6 +118,7 @@ impl Report {
 /// taken by something foreign is no error: the rest is done, and the report tells.
 pub fn link(store: &Store, options: &Options) -> Result<Report> {
     store.check_writable()?;
+    store.expect_understood("link")?;
     let mut programs = BTreeMap::new();
     let mut services = BTreeMap::new();
     let mut passed_over = Vec::new();

@@ -32,6 +32,7 @@ pub struct Report {
 /// [`Error::NotFound`]; the history cannot be written.
 pub fn pin(store: &Store, selector: &Selector, pin: Pin, reason: Option<&str>) -> Result<Report> {
     store.check_writable()?;
+    store.expect_understood(if pin == Pin::Set { "pin" } else { "unpin" })?;
     let survey = store.survey()?;
     let version = match (survey.resolve(store, selector), selector) {
         // A pin may outlive what it was on, and can be lifted then.

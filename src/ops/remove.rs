@@ -32,6 +32,7 @@ use crate::store::removal::TakenOut;
 pub fn remove(store: &Store, names: &[VersionName], mode: Mode, observer: &dyn Observer) -> Result<Report> {
     let start = Instant::now();
     let locked = store.exclude()?;
+    locked.expect_understood("remove")?;
     let (mut marks, contents) = refuse_doubt(store, observer)?;
     if mode == Mode::Remove {
         locked.as_shared().heal()?;

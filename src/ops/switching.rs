@@ -109,8 +109,8 @@ pub(super) fn summary(checked: &Checked) -> String {
 
 /// Appends events if that can be had; if not, the switch stands all the same. Tells whether it could be had.
 pub(super) fn record(store: &Store, events: Vec<Event>, warnings: &Warnings<'_>) -> bool {
-    let recorded = match store.format_obstacle() {
-        Some(obstacle) => Err(obstacle),
+    let recorded = match store.record_obstacle() {
+        Some(obstacle) => Err(obstacle.to_owned()),
         None => store.record(events).map_err(|error| chain(&error)),
     };
     if let Err(why) = &recorded {

@@ -25,6 +25,7 @@ pub mod revoke;
 pub mod source_cache;
 pub mod survey;
 pub mod trial;
+pub mod understand;
 
 use std::num::NonZeroUsize;
 use std::ops::Deref;
@@ -328,6 +329,12 @@ impl Store {
             Some(detail) => Err(Error::UnsupportedFormat { root: self.layout.root(), detail }),
             None => self.check_user(),
         }
+    }
+
+    /// Why this build may write nothing but links: the format cannot be read, or has incompatible features that this
+    /// build does not know. Under others a switch back still records itself: they change no line of history or trial.
+    pub fn record_obstacle(&self) -> Option<&str> {
+        self.format_problem.as_deref()
     }
 
     /// Why this build may not write to this store, as far as its format is concerned.

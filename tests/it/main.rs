@@ -23,6 +23,7 @@ mod doctor;
 mod documents;
 mod factory;
 mod full_disk;
+mod future;
 mod gc;
 mod guide;
 mod history;
@@ -74,6 +75,7 @@ fn main() -> std::process::ExitCode {
         documents::tests(),
         factory::tests(),
         full_disk::tests(),
+        future::tests(),
         gc::tests(),
         guide::tests(),
         history::tests(),

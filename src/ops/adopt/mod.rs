@@ -65,6 +65,7 @@ pub struct Adopted {
 /// On an error the tree it is about is as it was; those before it are adopted.
 pub fn adopt(store: &Store, names: &[VersionName], options: &Options, observer: &dyn Observer) -> Result<Report> {
     store.check_writable()?;
+    store.expect_understood("adopt")?;
     store.prepare_index();
     let mut all_made = Vec::new();
     let shared = store.share()?;

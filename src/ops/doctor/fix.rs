@@ -10,6 +10,7 @@ use crate::error::{Error, Result, chain};
 use crate::fsys::{Dir, Kind, durable, system};
 use crate::history::State;
 use crate::layout;
+use crate::model::lenient::Unknown;
 use crate::model::marks::Known;
 use crate::model::{Action, Event, Format, Marks, Role};
 use crate::observe::Observer;
@@ -114,7 +115,9 @@ fn history(store: &Store) -> Result<Vec<String>> {
             if let Ok(manifest) = manifests.read(&name) {
                 let import_number = manifest.facts.import_number;
                 marks.highest_import = marks.highest_import.max(import_number);
-                marks.versions.insert(name, Known { import_number, digest: manifest.digest() });
+                marks
+                    .versions
+                    .insert(name, Known { import_number, digest: manifest.digest(), unknown: Unknown::new() });
             }
         }
         let roles = locked.refs()?.read()?;

@@ -98,6 +98,7 @@ pub struct Report {
 /// - [`Error::NoSpace`] if there is no room for copies.
 pub fn set(store: &Store, selector: &Selector, options: &Options, observer: &dyn Observer) -> Result<Report> {
     let store = store.share()?;
+    store.expect_understood("factory")?;
     let survey = store.survey()?;
     let version = survey.resolve(&store, selector)?;
     let manifest = store.manifest(&version)?.ok_or_else(|| {

@@ -125,6 +125,7 @@ pub fn import(
 ) -> Result<Report> {
     let start = Instant::now();
     store.check_writable()?;
+    store.expect_understood("import")?;
     for (key, value) in &options.labels {
         label::check(key, value).map_err(|error| Error::Usage(error.to_string()))?;
     }

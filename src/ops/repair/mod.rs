@@ -128,6 +128,7 @@ pub fn repair(store: &Store, options: &Options, observer: &dyn Observer) -> Resu
     let start = Instant::now();
     let source = options.source.as_deref().map(Source::open).transpose()?;
     let store = store.exclude()?;
+    store.expect_understood("repair")?;
     let mut report = Report::default();
     settle(&store, options, &mut report);
     let survey = store.survey()?;

@@ -14,6 +14,7 @@ use super::{Report, Supervision, new_trial};
 use crate::config::Service;
 use crate::error::{Result, chain};
 use crate::model::event::Evidence;
+use crate::model::lenient::Unknown;
 use crate::model::trial::{Begun, Failure, MOST_ATTEMPTS};
 use crate::model::{Role, Trial, VersionName};
 use crate::observe::Observer;
@@ -169,7 +170,8 @@ fn count(
         }
     };
     let from = trial.current.clone();
-    trial.failures.push(Failure { version: from.clone(), evidence: evidence.clone(), standing_units: 0 });
+    let (version, unknown) = (from.clone(), Unknown::new());
+    trial.failures.push(Failure { version, evidence: evidence.clone(), standing_units: 0, unknown });
     match step_back(store, &mut trial, observer, warnings)? {
         Some(to) => {
             // The boot has read what the other version defines, and starts services by it.

@@ -1,6 +1,7 @@
 //! What is written down when a trial ends: which version is good, which is bad and why, or that none holds.
 
 use crate::error::{Result, chain};
+use crate::model::lenient::Word;
 use crate::model::trial::{Begun, Failure};
 use crate::model::{Action, Digest, Event, Role, Trial, VersionName};
 use crate::observe::Observer;
@@ -25,7 +26,9 @@ pub(super) fn bad_mark(
     now: Option<Digest>,
     warnings: &Warnings<'_>,
 ) -> Result<Option<Event>> {
-    let (Begun::Activation, Some(digest), Some(first)) = (trial.begun, trial.digest, trial.failures.first()) else {
+    let (Word::Known(Begun::Activation), Some(digest), Some(first)) =
+        (&trial.begun, trial.digest, trial.failures.first())
+    else {
         return Ok(None);
     };
     let survey = store.survey()?;

@@ -9,6 +9,7 @@ use super::{Attempt, Outcome, Report, all};
 use crate::config::Service;
 use crate::error::{Error, Refusal, Result, chain};
 use crate::model::event::Evidence;
+use crate::model::lenient::Unknown;
 use crate::model::trial::Failure;
 use crate::model::{Action, Digest, Event, Role, Selector, Trial, VersionName};
 use crate::observe::Observer;
@@ -157,7 +158,12 @@ impl<'a> Levels<'a> {
             let Some(evidence) = failure else { return self.passed() };
             let version = self.trial.current.clone();
             self.say(&format!("{version} does not hold: {evidence}"));
-            self.trial.failures.push(Failure { version: version.clone(), evidence, standing_units });
+            self.trial.failures.push(Failure {
+                version: version.clone(),
+                evidence,
+                standing_units,
+                unknown: Unknown::new(),
+            });
             if let Some(check) = self.trial.same_check_twice() {
                 self.say(&outside(check));
             }

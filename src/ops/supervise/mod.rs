@@ -38,6 +38,7 @@ use crate::config::Service;
 use crate::error::{Error, Result, chain};
 use crate::fsys::process;
 use crate::model::event::Evidence;
+use crate::model::lenient::{Unknown, Word};
 use crate::model::trial::{Begun, Restart};
 use crate::model::{Digest, Role, Selector, Trial, VersionName};
 use crate::observe::Observer;
@@ -343,18 +344,19 @@ fn new_trial(
     let last = store.history().and_then(|history| history.present()).map_or(0, |present| present.marks.last_event);
     Trial {
         id: format!("{:x}-{:x}-{:x}-{last:x}", now.unix_seconds, watcher.pid, watcher.started),
-        begun,
+        begun: Word::Known(begun),
         version: version.clone(),
         digest,
         from: from.cloned(),
         current: version.clone(),
         level: 0,
-        restart: supervision.restart,
+        restart: Word::Known(supervision.restart),
         units: Vec::new(),
         attempts: 0,
         boot: now.boot_id,
         watcher,
         failures: Vec::new(),
+        unknown: Unknown::new(),
     }
 }
 

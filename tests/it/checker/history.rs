@@ -97,6 +97,33 @@ fn event(line: &[u8], before: &str, first: bool) -> Result<(String, Value), Stri
     Ok((chain, event))
 }
 
+/// Whether every field that decides what an event does can be read.
+pub(super) fn is_understood(event: &Value) -> bool {
+    let digest = |text: &str| {
+        let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        text.strip_prefix("t1:").is_some_and(|digits| digits.len() == 64 && digits.bytes().all(hex))
+    };
+    let name = |text: &str| {
+        let mut bytes = text.bytes();
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._+~-".contains(&byte);
+        let reserved = ["current", "previous", "factory", "newest"];
+        text.len() <= 100
+            && bytes.next().is_some_and(|first| first.is_ascii_alphabetic())
+            && bytes.all(allowed)
+            && !reserved.contains(&text)
+    };
+    let is = |field: &str, good: &dyn Fn(&Value) -> bool| event.get(field).is_none_or(good);
+    let text = |field: &str, good: &dyn Fn(&str) -> bool| is(field, &|value| value.as_str().is_some_and(good));
+    text("version", &name)
+        && text("from", &name)
+        && text("digest", &digest)
+        && text("from_digest", &digest)
+        && text("role", &|role| ["current", "previous", "factory"].contains(&role))
+        && is("import_number", &Value::is_u64)
+        && is("isolated", &Value::is_boolean)
+        && is("decides", &|list| list.as_array().is_some_and(|names| names.iter().all(Value::is_string)))
+}
+
 impl Past {
     fn take(&mut self, event: &Value) -> Result<(), String> {
         let seq = event["seq"].as_u64().unwrap_or(0);
@@ -104,6 +131,9 @@ impl Past {
             return Err(format!("event {seq} follows event {}", self.last));
         }
         self.last = seq;
+        if !is_understood(event) {
+            return Ok(());
+        }
         let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
         let (action, version) = (text("action"), text("version"));
         match action.as_str() {

@@ -10,7 +10,8 @@ tests![
     a_sound_store_is_sound,
     each_kind_of_damage_is_seen,
     a_torn_end_of_the_history_is_told_apart,
-    the_published_vector_decodes
+    the_published_vector_decodes,
+    events_that_are_not_understood_are_told_apart,
 ];
 
 /// Three releases, roles, a service's paths.
@@ -120,6 +121,19 @@ fn a_torn_end_of_the_history_is_told_apart() -> Outcome {
     let text = std::fs::read_to_string(fixture.path("store/history")).unwrap();
     std::fs::write(fixture.path("store/history"), text + "0123").unwrap();
     assert!(look(&fixture.root()).settled("torn").torn.unwrap().contains("4 torn bytes"));
+    Ok(())
+}
+
+fn events_that_are_not_understood_are_told_apart() -> Outcome {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("schema/FORMAT.md")).unwrap();
+    let block = text.split("```vector lenient-events\n").nth(1).unwrap().split("\n```").next().unwrap();
+    for (json, expected) in block.lines().filter_map(|line| line.split_once(" => ")) {
+        let event: serde_json::Value = serde_json::from_str(json).unwrap();
+        let unknown = ["freeze", "label"].contains(&event["action"].as_str().unwrap());
+        if expected != "broken" {
+            assert_eq!(!unknown && super::history::is_understood(&event), expected == "understood", "{json}");
+        }
+    }
     Ok(())
 }
 

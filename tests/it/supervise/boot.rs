@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use tope_store::model::Trial;
+use tope_store::model::lenient::{Unknown, Word};
 
 use super::{DEAD, STEADY, Site};
 use crate::support::Outcome;
@@ -29,18 +30,19 @@ fn site(api: &str) -> Site {
 fn cut_off(site: &Site, change: impl FnOnce(&mut Trial)) {
     let mut trial = Trial {
         id: "1-1-1".into(),
-        begun: tope_store::model::trial::Begun::Activation,
+        begun: Word::Known(tope_store::model::trial::Begun::Activation),
         version: "v1.2.0".parse().unwrap(),
         digest: digest(site, "1.2.0"),
         from: Some("v1.1.0".parse().unwrap()),
         current: "v1.2.0".parse().unwrap(),
         level: 0,
-        restart: tope_store::model::trial::Restart::Changed,
+        restart: Word::Known(tope_store::model::trial::Restart::Changed),
         units: vec!["api".into()],
         attempts: 0,
         boot: "another".into(),
         watcher: tope_store::model::trial::Watcher { pid: 1, started: 1, boot: "another".into() },
         failures: Vec::new(),
+        unknown: Unknown::new(),
     };
     change(&mut trial);
     std::fs::write(site.fixture.path("store/trial"), trial.to_line()).unwrap();
@@ -149,7 +151,12 @@ fn a_decision_that_was_written_down_is_carried_out() -> Outcome {
     cut_off(&site, |trial| {
         let evidence = tope_store::model::event::Evidence { check: "http".into(), ..Default::default() };
         let version = trial.current.clone();
-        trial.failures.push(tope_store::model::trial::Failure { version, evidence, standing_units: 1 });
+        trial.failures.push(tope_store::model::trial::Failure {
+            version,
+            evidence,
+            standing_units: 1,
+            unknown: Unknown::new(),
+        });
         (trial.current, trial.level) = ("v1.1.0".parse().unwrap(), 1);
     });
     let back = site.json(&["boot-check", "--count"], 7);

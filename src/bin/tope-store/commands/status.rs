@@ -180,7 +180,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         factory: role(Role::Factory),
         health: health(&report.health),
         trial: TrialDocument::of(&report),
-        degraded: report.degraded.as_ref().map(|Degraded { version, evidence }| DegradedDocument {
+        degraded: report.degraded.as_ref().map(|Degraded { version, evidence, .. }| DegradedDocument {
             version: version.as_str(),
             check: &evidence.check,
             detail: &evidence.detail,
@@ -282,7 +282,7 @@ fn tell_trial(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         }
         Found::Unreadable(why) => writeln!(out, "on trial  not known: store/trial cannot be read: {why}")?,
     }
-    if let Some(Degraded { version, evidence }) = &report.degraded {
+    if let Some(Degraded { version, evidence, .. }) = &report.degraded {
         writeln!(out, "degraded  no version holds, and {version} is the least bad one: {evidence}")?;
         writeln!(out, "          when the fault is mended: tope-store activate VERSION --restart=all")?;
     }
