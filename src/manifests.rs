@@ -3,11 +3,14 @@
 //! **Invariant:** a manifest appears under its version's name whole and durable, and is never rewritten.
 
 use crate::error::{Error, Result};
-use crate::fsys::{Dir, Kind, Stat, durable, remove};
+use crate::fsys::{Dir, Kind, Stat, durable, memory, remove};
 use crate::layout;
 use crate::model::codec::DecodeError;
-use crate::model::manifest::{Step, body_of, walk_body};
+use crate::model::manifest::{MODEST_BODY_BYTES, Step, body_of, claimed_bytes, facts_of, walk_body};
 use crate::model::{Digest, Facts, Manifest, VersionName};
+
+/// Of the memory that is available, a body may take one part in so many: its trees are decoded beside it.
+const SHARE_OF_MEMORY: u64 = 3;
 
 /// The directory of manifests.
 #[derive(Debug)]
@@ -43,14 +46,22 @@ impl Manifests {
         self.decode(name, Manifest::decode_body, |manifest| &manifest.facts.name)
     }
 
-    /// Reads a version's facts and digest; its trees are passed over.
+    /// Reads a version's facts and digest; its trees are passed over, and take no memory.
     ///
     /// # Errors
     ///
     /// As [`Manifests::read`].
     pub fn facts(&self, name: &VersionName) -> Result<(Facts, Digest)> {
-        let read = |body: &[u8]| Manifest::decode_facts(body).map(|(facts, root)| (facts, Digest(root)));
-        self.decode(name, read, |(facts, _)| &facts.name)
+        let bytes = self.file(name)?;
+        let (facts, root) = match facts_of(&bytes) {
+            // They are longer than what is kept of a body, or it is damaged.
+            Err(DecodeError::Truncated { .. }) => {
+                return self.walk_body(name, &self.expanded(name, &bytes)?, |_, _| {});
+            }
+            read => read.map_err(|error| self.unreadable(name, &error))?,
+        };
+        self.expect_name(name, &facts.name)?;
+        Ok((facts, Digest(root)))
     }
 
     /// Walks through a version's manifest, as [`walk_body`] does; gives its facts and digest.
@@ -68,12 +79,36 @@ impl Manifests {
     ///
     /// [`Error::NotFound`] if there is none, [`Error::Corrupt`] if it is damaged, [`Error::Newer`] if its format is newer.
     pub fn body(&self, name: &VersionName) -> Result<Vec<u8>> {
+        self.expanded(name, &self.file(name)?)
+    }
+
+    fn file(&self, name: &VersionName) -> Result<Vec<u8>> {
         let bytes = self.dir.try_read(name).map_err(|error| match self.dir.try_stat(name) {
             Ok(Some(stat)) if stat.kind != Kind::File => self.damaged(name, format!("it is {}", stat.kind.describe())),
             _ => error,
         })?;
-        let bytes = bytes.ok_or_else(|| Error::NotFound { what: "version", name: name.to_string() })?;
-        body_of(&bytes).map_err(|error| self.unreadable(name, &error))
+        bytes.ok_or_else(|| Error::NotFound { what: "version", name: name.to_string() })
+    }
+
+    fn expanded(&self, name: &VersionName, bytes: &[u8]) -> Result<Vec<u8>> {
+        let claimed = claimed_bytes(bytes).map_err(|error| self.unreadable(name, &error))?;
+        self.expect_memory(name, claimed)?;
+        body_of(bytes).map_err(|error| self.unreadable(name, &error))
+    }
+
+    /// A manifest that this machine has no memory for is refused with a reason, before the kernel kills the process.
+    fn expect_memory(&self, name: &VersionName, claimed: u64) -> Result<()> {
+        if claimed <= MODEST_BODY_BYTES {
+            return Ok(());
+        }
+        match memory::available() {
+            Some(available) if claimed > available / SHARE_OF_MEMORY => {
+                let said =
+                    format!("it claims {claimed} bytes, more than there is memory for ({available} are available)");
+                Err(Error::io("read the manifest", self.dir.path_of(name), std::io::Error::other(said)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Walks through the body of a version's manifest.
@@ -121,9 +156,14 @@ impl Manifests {
         named: impl FnOnce(&T) -> &VersionName,
     ) -> Result<T> {
         let decoded = decode(body).map_err(|error| self.unreadable(name, &error))?;
-        match named(&decoded) {
-            found if found == name => Ok(decoded),
-            found => Err(self.damaged(name, format!("it is the manifest of {found}"))),
+        self.expect_name(name, named(&decoded))?;
+        Ok(decoded)
+    }
+
+    fn expect_name(&self, name: &VersionName, found: &VersionName) -> Result<()> {
+        match found == name {
+            true => Ok(()),
+            false => Err(self.damaged(name, format!("it is the manifest of {found}"))),
         }
     }
 

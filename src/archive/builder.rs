@@ -316,7 +316,8 @@ impl TreeBuilder {
         self.hold(path, &metadata, name.as_bytes().len() + target_bytes)?;
         let index = u32::try_from(self.slots.len()).ok().filter(|index| u64::from(*index) <= self.max_entries);
         let index = index.ok_or_else(|| {
-            let message = format!("{path}: the archive has more than {} entries", self.max_entries);
+            let message =
+                format!("{path}: the archive has more than {} entries (import.limits.entries)", self.max_entries);
             Error::refused(Refusal::UnsafeArchive, message)
         })?;
         if let What::Directory { children, .. } = &mut self.slots[parent as usize].what {
@@ -333,7 +334,7 @@ impl TreeBuilder {
             return Ok(());
         }
         let problem = format!(
-            "names, link targets and extended attributes come to more than {} bytes by now",
+            "names, link targets and extended attributes come to more than {} bytes by now (import.limits.held_bytes)",
             self.max_held_bytes
         );
         Err(refuse(path, &problem))

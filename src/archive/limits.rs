@@ -14,7 +14,7 @@ const MIB: u64 = 1 << 20;
 /// Bounds on what an archive may hold and on what reading it may take.
 ///
 /// The defaults let any honest release pass; a device with little memory lowers `decoder_memory_bytes`,
-/// `max_entries` and `max_held_bytes`.
+/// `max_entries` and `max_held_bytes`. An error names the key of the limit below `[import.limits]`, where it has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Decompressed bytes in all: contents, headers, padding, holes. Default 64 GiB.
@@ -87,7 +87,7 @@ impl Budget {
         }
         if self.produced > RATIO_FREE_BYTES && self.produced / limits.max_ratio.max(1) > consumed {
             let message = format!(
-                "the archive is a bomb: {consumed} bytes became {}, more than {} for each",
+                "the archive is a bomb: {consumed} bytes became {}, more than {} for each (import.limits.ratio)",
                 self.produced, limits.max_ratio
             );
             return Err(Error::refused(Refusal::UnsafeArchive, message));
@@ -97,7 +97,10 @@ impl Budget {
 
     fn too_much(&self, limits: &Limits, who: &str) -> Error {
         let space = if who.is_empty() { "" } else { " " };
-        let message = format!("{who}{space}the archive holds more than {} bytes", limits.max_total_bytes);
+        let message = format!(
+            "{who}{space}the archive holds more than {} bytes (import.limits.total_bytes)",
+            limits.max_total_bytes
+        );
         Error::refused(Refusal::UnsafeArchive, message)
     }
 }

@@ -173,7 +173,7 @@ fn decode_error(member: &[u8], error: &io::Error, limits: &Limits) -> Error {
     let text = error.to_string();
     if error.kind() == io::ErrorKind::OutOfMemory || text.contains("too much memory") {
         let message = format!(
-            "decompressing takes more than {} of memory ({})",
+            "decompressing takes more than {} of memory (import.limits.decoder_memory; {})",
             readable_size(limits.decoder_memory_bytes),
             Shown::text(&text)
         );

@@ -44,14 +44,14 @@ pub(super) fn read(mut file: File, intake: &mut Intake<'_, '_>) -> Result<()> {
     let limits = intake.limits;
     let file_bytes = file.seek(SeekFrom::End(0)).map_err(|error| broken(error.into()))?;
     let allowance = Rc::new(Cell::new(limits.max_held_bytes));
-    let source = BufReader::new(Guarded { file, allowance: Rc::clone(&allowance) });
+    let source = BufReader::new(Guarded { file, allowance: Rc::clone(&allowance), limit: limits.max_held_bytes });
     let mut archive = ZipArchive::new(source).map_err(broken)?;
     allowance.set(u64::MAX);
     if archive.has_duplicate_names() {
         return Err(Error::refused(Refusal::UnsafeArchive, "the zip's directory has two entries of one name"));
     }
     if archive.len() as u64 > limits.max_entries {
-        let message = format!("the archive has more than {} entries", limits.max_entries);
+        let message = format!("the archive has more than {} entries (import.limits.entries)", limits.max_entries);
         return Err(Error::refused(Refusal::UnsafeArchive, message));
     }
     // First, because Info-ZIP's encrypted entries have a checksum of another kind in their local header.
@@ -210,13 +210,15 @@ impl<R: Read> Pull for Inflated<'_, R> {
 struct Guarded {
     file: File,
     allowance: Rc<Cell<u64>>,
+    limit: u64,
 }
 
 impl Read for Guarded {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read(buffer)?;
         let left = self.allowance.get().checked_sub(read as u64);
-        self.allowance.set(left.ok_or_else(|| io::Error::other("the directory is larger than the limits allow"))?);
+        let too_large = || format!("it has more than {} bytes (import.limits.held_bytes)", self.limit);
+        self.allowance.set(left.ok_or_else(|| io::Error::other(too_large()))?);
         Ok(read)
     }
 }

@@ -56,6 +56,27 @@ pub struct Import {
     pub shared: PathPatterns,
     /// How many bytes an import leaves free.
     pub min_free: Option<u64>,
+    /// How much an archive may ask for.
+    pub limits: Limits,
+}
+
+/// How much an archive may ask for, where that differs from the defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Decompressed bytes in all.
+    #[serde(default, deserialize_with = "size")]
+    pub total_bytes: Option<u64>,
+    /// Entries of the resulting tree.
+    pub entries: Option<u64>,
+    /// Decompressed bytes for each compressed one.
+    pub ratio: Option<u64>,
+    /// Memory of the decoder.
+    #[serde(default, deserialize_with = "size")]
+    pub decoder_memory: Option<u64>,
+    /// Bytes of names, link targets and extended attributes.
+    #[serde(default, deserialize_with = "size")]
+    pub held_bytes: Option<u64>,
 }
 
 /// A configuration that cannot be used.
@@ -87,7 +108,12 @@ impl Config {
         let mut config = Self {
             root: raw.root,
             bin_dir: raw.bin_dir,
-            import: Import { private: raw.import.private, shared: raw.import.shared, min_free: raw.import.min_free },
+            import: Import {
+                private: raw.import.private,
+                shared: raw.import.shared,
+                min_free: raw.import.min_free,
+                limits: raw.import.limits,
+            },
             retention: raw.retention.into(),
             notify: raw.notify.map(|notify| notify.command).unwrap_or_default(),
             supervisor: raw.supervisor.unwrap_or_default(),
@@ -140,6 +166,8 @@ struct RawImport {
     shared: PathPatterns,
     #[serde(default, deserialize_with = "size")]
     min_free: Option<u64>,
+    #[serde(default)]
+    limits: Limits,
 }
 
 /// The rules of [`Policy`] that make sense for a timer, by the names of their flags. How much to free is a question of

@@ -47,6 +47,7 @@ fn the_whole_shape_is_read() {
                 private: PathPatterns::new(&["services/*/data/**"]).unwrap(),
                 shared: PathPatterns::new(&["services/*/state"]).unwrap(),
                 min_free: Some(64 << 20),
+                limits: Limits::default(),
             },
             retention: Policy {
                 keep_last: Some(5),
@@ -111,6 +112,27 @@ fn everything_may_be_absent() {
     let config = Config::parse("[[service]]\nunit = \"a.service\"\n").unwrap();
     assert_eq!((config.services[0].settle.as_secs(), config.services[0].timeout.as_secs()), (5, 30));
     assert!(config.retention.is_empty());
+}
+
+#[test]
+fn every_limit_on_archives_can_be_configured() {
+    let text = "[import.limits]\ntotal_bytes = \"1GiB\"\nentries = 2\nratio = 3\ndecoder_memory = \"4MiB\"\nheld_bytes = \"5kB\"\n";
+    let expected = Limits {
+        total_bytes: Some(1 << 30),
+        entries: Some(2),
+        ratio: Some(3),
+        decoder_memory: Some(4 << 20),
+        held_bytes: Some(5000),
+    };
+    assert_eq!(Config::parse(text).unwrap().import.limits, expected);
+    for (text, expected) in [
+        ("[import.limits]\nbytes = 1", "line 2, import.limits.bytes: unknown field `bytes`"),
+        ("[import.limits]\nentries = \"1\"", "line 2, import.limits.entries: invalid type: string \"1\", expected u64"),
+        ("[import.limits]\ntotal_bytes = \"1M\"", "line 2, import.limits.total_bytes: 1M: M is not clear"),
+    ] {
+        let error = failed(text);
+        assert!(error.starts_with(expected), "{error}");
+    }
 }
 
 #[test]

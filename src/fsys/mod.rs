@@ -16,6 +16,7 @@
 //! - [`stamped`]: file systems on which a change time proves that a file is the one that was read
 //! - [`process`]: which processes use a path
 //! - [`held`]: which inodes processes hold
+//! - [`memory`]: how much memory is left
 //! - [`mounts`]: mount points below a directory
 //! - [`child`]: programs that are run to be waited for
 //! - [`system`]: the clock, the user, the machine
@@ -31,6 +32,7 @@ pub mod file;
 pub mod held;
 pub mod listing;
 pub mod lock;
+pub mod memory;
 pub mod mounts;
 pub mod mutation;
 pub mod process;

@@ -19,6 +19,16 @@ pub enum DecodeError {
         /// The number.
         number: u64,
     },
+    /// A length that what is there cannot have.
+    #[error("it claims {claimed} bytes, more than the {most} that {packed} compressed bytes may become")]
+    TooLarge {
+        /// The length that is claimed.
+        claimed: u64,
+        /// The largest that is allowed.
+        most: u64,
+        /// The length of what is there.
+        packed: usize,
+    },
     /// A value that the format does not allow.
     #[error("{what} at byte {at}")]
     Invalid {

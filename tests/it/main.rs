@@ -11,6 +11,7 @@ mod support;
 mod activate;
 mod adopt;
 mod archive;
+mod bombs;
 mod calls;
 mod checker;
 mod confirm;
@@ -63,6 +64,7 @@ fn main() -> std::process::ExitCode {
         activate::tests(),
         adopt::tests(),
         archive::tests(),
+        bombs::tests(),
         calls::tests(),
         checker::tests(),
         confirm::tests(),

@@ -6,7 +6,7 @@ use std::hash::BuildHasherDefault;
 
 use super::{
     Extensions, Facts, HEAD_BYTES, MANIFEST_CONTEXT, MANIFEST_FORMAT, MANIFEST_MAGIC, MAX_BODY_BYTES, MAX_ENTRIES,
-    Manifest, Placement, PlacementKind, Source, SourceKind, key_of,
+    MAX_RATIO, MAX_WINDOW_LOG, MODEST_BODY_BYTES, Manifest, Placement, PlacementKind, Source, SourceKind, key_of,
 };
 use crate::model::anchor::Anchor;
 use crate::model::codec::{DecodeError, Reader};
@@ -28,17 +28,6 @@ impl Manifest {
     /// [`DecodeError`] for anything that [`Manifest::encode`] would not write.
     pub fn decode(file: &[u8]) -> Result<Self, DecodeError> {
         Self::decode_body(&body_of(file)?)
-    }
-
-    /// Reads the facts and the id of the root tree from a body. The trees are not looked at.
-    ///
-    /// # Errors
-    ///
-    /// [`DecodeError`] as [`Manifest::decode`], for what is read.
-    pub fn decode_facts(body: &[u8]) -> Result<(Facts, TreeId), DecodeError> {
-        let mut reader = Reader::new(body);
-        let facts = decode_facts(&mut reader)?;
-        Ok((facts, TreeId::from_bytes(reader.array()?)))
     }
 
     /// Reads a body after decompression.
@@ -179,26 +168,97 @@ pub fn walk_body(body: &[u8], mut tell: impl FnMut(&Facts, Step<'_>)) -> Result<
 /// [`DecodeError::Newer`] for another format, of which nothing but its number is read; another [`DecodeError`] for a
 /// file that is damaged, cut or none.
 pub fn body_of(file: &[u8]) -> Result<Vec<u8>, DecodeError> {
-    let mut head = Reader::new(file);
-    if head.bytes(8)? != MANIFEST_MAGIC {
-        return Err(head.invalid("not a manifest: wrong first bytes"));
-    }
-    let format = head.u32()?;
-    if format != MANIFEST_FORMAT {
-        return Err(DecodeError::Newer { what: "manifest format", number: format.into() });
-    }
-    let length = head.u64()?;
-    let checksum: [u8; 32] = head.array()?;
-    if length > MAX_BODY_BYTES {
-        return Err(head.invalid("a length beyond what a manifest can have"));
-    }
-    let packed = head.bytes(head.remaining())?;
+    let Head { length, checksum, packed } = Head::of(file)?;
     let body = unpack(packed, length)
         .ok_or(DecodeError::Invalid { what: "a frame that does not decompress", at: HEAD_BYTES })?;
     if blake3::derive_key(MANIFEST_CONTEXT, &body) != checksum {
         return Err(DecodeError::Invalid { what: "a checksum that does not match", at: HEAD_BYTES });
     }
     Ok(body)
+}
+
+/// The length that a manifest file says its body has: what reading it takes at least.
+///
+/// # Errors
+///
+/// As [`body_of`], for the head; [`DecodeError::TooLarge`] for a length that no honest frame of this size has.
+pub fn claimed_bytes(file: &[u8]) -> Result<u64, DecodeError> {
+    Head::of(file).map(|head| head.length)
+}
+
+/// What stands before the body, and the frame that holds it.
+struct Head<'a> {
+    length: u64,
+    checksum: [u8; 32],
+    packed: &'a [u8],
+}
+
+impl<'a> Head<'a> {
+    fn of(file: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut head = Reader::new(file);
+        if head.bytes(8)? != MANIFEST_MAGIC {
+            return Err(head.invalid("not a manifest: wrong first bytes"));
+        }
+        let format = head.u32()?;
+        if format != MANIFEST_FORMAT {
+            return Err(DecodeError::Newer { what: "manifest format", number: format.into() });
+        }
+        let length = head.u64()?;
+        let checksum: [u8; 32] = head.array()?;
+        let packed = head.bytes(head.remaining())?;
+        let most = MAX_BODY_BYTES.min(MODEST_BODY_BYTES.max((packed.len() as u64).saturating_mul(MAX_RATIO)));
+        if length > most {
+            return Err(DecodeError::TooLarge { claimed: length, most, packed: packed.len() });
+        }
+        Ok(Self { length, checksum, packed })
+    }
+}
+
+/// How much of a body's beginning is kept where only the facts are wanted.
+const BEGINNING_BYTES: usize = 1 << 20;
+
+/// Reads the facts and the id of the root tree from a manifest file, and holds no more of the body than its beginning.
+///
+/// The whole body is expanded and compared with its checksum, so that these are the facts that were written. The trees are
+/// passed over: that they make sense is not shown.
+///
+/// # Errors
+///
+/// As [`Manifest::decode`], for what is read; [`DecodeError::Truncated`] also for facts that are longer than the
+/// beginning.
+pub fn facts_of(file: &[u8]) -> Result<(Facts, TreeId), DecodeError> {
+    use std::io::Read;
+    let Head { length, checksum, packed } = Head::of(file)?;
+    let unreadable = || DecodeError::Invalid { what: "a frame that does not decompress", at: HEAD_BYTES };
+    let mut decoder = frame(packed).ok_or_else(unreadable)?;
+    let mut hasher = blake3::Hasher::new_derive_key(MANIFEST_CONTEXT);
+    let (mut beginning, mut buffer, mut total) = (Vec::new(), vec![0; 64 << 10], 0);
+    loop {
+        let read = decoder.read(&mut buffer).map_err(|_| unreadable())?;
+        total += read as u64;
+        if read == 0 || total > length {
+            break;
+        }
+        hasher.update(&buffer[..read]);
+        let kept = read.min(BEGINNING_BYTES - beginning.len());
+        beginning.extend_from_slice(&buffer[..kept]);
+    }
+    if total != length || !decoder.finish().is_empty() {
+        return Err(unreadable());
+    }
+    if *hasher.finalize().as_bytes() != checksum {
+        return Err(DecodeError::Invalid { what: "a checksum that does not match", at: HEAD_BYTES });
+    }
+    let mut reader = Reader::new(&beginning);
+    let facts = decode_facts(&mut reader)?;
+    Ok((facts, TreeId::from_bytes(reader.array()?)))
+}
+
+/// A decoder of one frame, whose window is bounded.
+fn frame(packed: &[u8]) -> Option<zstd::stream::read::Decoder<'_, &[u8]>> {
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(packed).ok()?.single_frame();
+    decoder.window_log_max(MAX_WINDOW_LOG).ok()?;
+    Some(decoder)
 }
 
 /// Decompresses at most `length` bytes; `None` if the frame is damaged, holds another number of bytes, or does not end
@@ -208,7 +268,7 @@ fn unpack(packed: &[u8], length: u64) -> Option<Vec<u8>> {
     // No more than the frame can plausibly hold, whatever the head says.
     let plausible = packed.len().saturating_mul(16);
     let mut body = Vec::with_capacity(usize::try_from(length).map_or(plausible, |length| length.min(plausible)));
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(packed).ok()?.single_frame();
+    let mut decoder = frame(packed)?;
     decoder.by_ref().take(length + 1).read_to_end(&mut body).ok()?;
     (body.len() as u64 == length && decoder.finish().is_empty()).then_some(body)
 }

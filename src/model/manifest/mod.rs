@@ -20,7 +20,7 @@ use super::metadata::{Metadata, ObjectKey, Ownership, Sealed};
 use super::name::{TreePath, VersionName};
 use super::tree::{Entry, Node, TreeSet};
 
-pub use decode::{FileMet, Step, body_of, walk_body};
+pub use decode::{FileMet, Step, body_of, claimed_bytes, facts_of, walk_body};
 pub use extensions::Extensions;
 
 /// First bytes of a manifest.
@@ -31,6 +31,13 @@ pub const MANIFEST_FORMAT: u32 = 1;
 pub const MANIFEST_CONTEXT: &str = "tope-store 2026-11 manifest v1";
 /// Largest body that is read, so that a damaged length cannot exhaust memory: a million entries take about 100 MiB.
 pub const MAX_BODY_BYTES: u64 = 4 << 30;
+/// A body of this length is read however small its frame is, and without a look at the machine's memory.
+pub const MODEST_BODY_BYTES: u64 = 32 << 20;
+/// A longer body has at most so many bytes for each byte of its frame. Half of a body are hashes, and names differ, so a
+/// real one has less than 30; where equal directories are repeated without end, the frame is written uncompressed.
+pub const MAX_RATIO: u64 = 256;
+/// The largest window of the frame, as a power of two: 8 MiB, which RFC 8878 asks every decoder to support.
+pub const MAX_WINDOW_LOG: u32 = 23;
 /// Most entries that a version can have, equal trees counted as often as they occur.
 pub const MAX_ENTRIES: u64 = 1 << 27;
 const HEAD_BYTES: usize = 8 + 4 + 8 + 32;
@@ -265,7 +272,6 @@ mod tests {
         let critical = [&body[..name], &[1, 0, 0, 0, 44, 1], &body[name + 4..]].concat();
         let newer = DecodeError::Newer { what: "critical extension", number: 300 };
         assert_eq!(Manifest::decode_body(&critical), Err(newer.clone()));
-        assert_eq!(Manifest::decode_facts(&critical), Err(newer.clone()));
         assert_eq!(walk_body(&critical, |_, _| {}), Err(newer));
     }
 
@@ -356,5 +362,51 @@ mod tests {
             manifest.facts.labels = BTreeMap::from([(key.to_owned(), value.to_owned())]);
             assert!(Manifest::decode(&manifest.encode()).is_err(), "{key:?}={value:?}");
         }
+    }
+
+    #[test]
+    fn the_facts_are_read_without_the_trees_and_a_flipped_bit_is_noticed() {
+        let manifest = manifest();
+        let file = manifest.encode();
+        assert_eq!(facts_of(&file), Ok((manifest.facts, manifest.root)));
+        for at in 0..file.len() {
+            let mut damaged = file.clone();
+            damaged[at] ^= 1;
+            // A frame may say the same in another way; never something else.
+            assert!(facts_of(&damaged).is_err() || body_of(&damaged) == body_of(&file), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_body_has_no_more_than_its_frame_can_honestly_become() {
+        let mut bomb = manifest().encode();
+        bomb[12..20].copy_from_slice(&(3_u64 << 30).to_le_bytes());
+        let message = "it claims 3221225472 bytes, more than the 33554432 that ";
+        for error in [body_of(&bomb).unwrap_err(), facts_of(&bomb).unwrap_err()] {
+            assert!(error.to_string().starts_with(message), "{error}");
+        }
+    }
+
+    /// Every directory holds the one below it twice: few trees, and a placement for each of very many files.
+    #[test]
+    fn a_manifest_that_compresses_too_well_is_written_uncompressed() {
+        let mut manifest = manifest();
+        let directory = |name: &str, tree: TreeId| Entry {
+            name: EntryName::new(name.as_bytes()).unwrap(),
+            metadata: Metadata::new(0o755, 0, 0),
+            node: Node::Directory { tree },
+        };
+        for _ in 0..22 {
+            let below = manifest.root;
+            let tree = Tree::new(vec![directory("a", below), directory("b", below)]).unwrap();
+            manifest.root = manifest.trees.insert(tree);
+        }
+        let placement = manifest.placements[0];
+        manifest.placements = vec![placement; 1 << 22];
+        let file = manifest.encode();
+        let claimed = claimed_bytes(&file).unwrap();
+        assert!(claimed > MODEST_BODY_BYTES && file.len() as u64 > claimed, "{claimed} {}", file.len());
+        assert_eq!(facts_of(&file), Ok((manifest.facts.clone(), manifest.root)));
+        assert!(Manifest::decode(&file) == Ok(manifest));
     }
 }

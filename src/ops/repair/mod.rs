@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 use super::check::{Depth, ReadFrom};
 use super::factory::protection;
 use super::verify::{self, Finding, beside_versions, every_name, verify};
+use crate::archive::Limits;
 use crate::error::{Error, Result, chain};
 use crate::fsys::remove;
 use crate::layout;
@@ -59,6 +60,8 @@ pub struct Options {
     pub from: ReadFrom,
     /// A directory or an archive with a release, or another store, for what is nowhere here.
     pub source: Option<PathBuf>,
+    /// Bounds for that archive.
+    pub limits: Limits,
 }
 
 /// How an object is mended; recorded with the end of its revocation.
@@ -126,7 +129,7 @@ impl Report {
 /// What cannot be mended is no error but in the report.
 pub fn repair(store: &Store, options: &Options, observer: &dyn Observer) -> Result<Report> {
     let start = Instant::now();
-    let source = options.source.as_deref().map(Source::open).transpose()?;
+    let source = options.source.as_deref().map(|path| Source::open(path, &options.limits)).transpose()?;
     let store = store.exclude()?;
     store.expect_understood("repair")?;
     let mut report = Report::default();

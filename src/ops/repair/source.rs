@@ -35,8 +35,8 @@ pub(super) struct Candidate {
 pub(super) enum Source {
     /// A directory that holds a release.
     Directory(PathBuf),
-    /// An archive of one.
-    Archive(PathBuf),
+    /// An archive of one, and its bounds.
+    Archive(PathBuf, Limits),
     /// The root of another store.
     Store(PathBuf),
 }
@@ -47,12 +47,12 @@ impl Source {
     /// # Errors
     ///
     /// It cannot be opened.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path, limits: &Limits) -> Result<Self> {
         let dir = match Dir::open(path) {
             Ok(dir) => dir,
             Err(error) if error.is_io(std::io::ErrorKind::NotADirectory) => {
                 file::open_source(path)?;
-                return Ok(Self::Archive(path.to_owned()));
+                return Ok(Self::Archive(path.to_owned(), limits.clone()));
             }
             Err(error) => return Err(error),
         };
@@ -83,7 +83,7 @@ impl Source {
         }
         match self {
             Self::Directory(path) => in_directory(store, &Dir::open(path)?, wanted, &mut found, observer)?,
-            Self::Archive(path) => in_archive(path, wanted, aside, &mut found, observer)?,
+            Self::Archive(path, limits) => in_archive((path, limits), wanted, aside, &mut found, observer)?,
             Self::Store(path) => {
                 let root = Dir::open(path)?;
                 in_objects(&root.open_dir(layout::STORE)?.open_dir(layout::OBJECTS)?, wanted, &mut found)?;
@@ -112,8 +112,8 @@ impl Source {
                 let digested = digest::directory(store, &Dir::open(path)?, observer)?;
                 Ok(only(digested.root, digested.trees))
             }
-            Self::Archive(path) => {
-                let mut builder = TreeBuilder::new(&Limits::default());
+            Self::Archive(path, limits) => {
+                let mut builder = TreeBuilder::new(limits);
                 let mut visit = |member: archive::Member<'_>| match member.kind {
                     MemberKind::File { reader, .. } => {
                         observe::check(observer)?;
@@ -123,7 +123,7 @@ impl Source {
                     _ => Ok(None),
                 };
                 let input = archive::Input::File(file::open_source(path)?);
-                let _summary = archive::read(input, &Limits::default(), &mut builder, &mut visit)?;
+                let _summary = archive::read(input, limits, &mut builder, &mut visit)?;
                 let built = builder.finish()?;
                 Ok(only(built.root, built.trees))
             }
@@ -168,7 +168,7 @@ fn in_directory(
 }
 
 fn in_archive(
-    path: &Path,
+    (path, limits): (&Path, &Limits),
     wanted: &Wanted,
     aside: &Dir,
     found: &mut BTreeMap<ContentId, Vec<Candidate>>,
@@ -194,9 +194,9 @@ fn in_archive(
         }
         Ok(Some(content))
     };
-    let mut builder = TreeBuilder::new(&Limits::default());
+    let mut builder = TreeBuilder::new(limits);
     let input = archive::Input::File(file::open_source(path)?);
-    archive::read(input, &Limits::default(), &mut builder, &mut visit).map(drop)
+    archive::read(input, limits, &mut builder, &mut visit).map(drop)
 }
 
 /// Finds objects with the contents that are wanted, whatever their mode and owner.

@@ -23,7 +23,10 @@ use crate::render::human;
 #[command(after_help = "Examples:
   tope-store import build/ --version 1.2.0 --note 'fixes the clock'
   tope-store import release.tar.zst --version 1.2.0 --label channel=beta
-  build-release | tope-store import - --version 1.2.0 --activate")]
+  build-release | tope-store import - --version 1.2.0 --activate
+
+How much an archive may ask for is configured: total_bytes, entries, ratio, decoder_memory and held_bytes in
+[import.limits].")]
 pub struct Arguments {
     /// A directory, an archive, or - for a tar archive on standard input
     source: PathBuf,
@@ -120,8 +123,8 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         minimum_free_bytes: configured.min_free.unwrap_or(0),
         private: configured.private.clone(),
         shared: configured.shared.clone(),
+        limits: super::archive_limits(&configured.limits),
         mode: if arguments.dry_run { Mode::DryRun } else { Mode::Write },
-        ..Options::default()
     };
     let input = if arguments.source.as_os_str() == "-" {
         Input::Stream(Box::new(context.standard_input()))

@@ -31,6 +31,7 @@ pub mod unpin;
 pub mod verify;
 pub mod who;
 
+use tope_store::archive::Limits;
 use tope_store::error::Result;
 use tope_store::model::label::LabelError;
 
@@ -70,6 +71,19 @@ pub fn run(context: &Context, command: Command) -> Result<Exit> {
         Command::Verify(arguments) => verify::run(context, &arguments),
         Command::Who(arguments) => who::run(context, &arguments),
         Command::Doctor(arguments) => doctor::run(context, &arguments),
+    }
+}
+
+/// Bounds for archives: the defaults, except where they are configured.
+pub fn archive_limits(configured: &tope_store::config::Limits) -> Limits {
+    let defaults = Limits::default();
+    Limits {
+        max_total_bytes: configured.total_bytes.unwrap_or(defaults.max_total_bytes),
+        max_entries: configured.entries.unwrap_or(defaults.max_entries),
+        max_ratio: configured.ratio.unwrap_or(defaults.max_ratio),
+        decoder_memory_bytes: configured.decoder_memory.unwrap_or(defaults.decoder_memory_bytes),
+        max_held_bytes: configured.held_bytes.unwrap_or(defaults.max_held_bytes),
+        ..defaults
     }
 }
 

@@ -145,7 +145,12 @@ fn tell_of(context: &Context, store: &Store, findings: &[Finding]) {
 
 fn mend(context: &Context, store: &Store, versions: Vec<VersionName>, arguments: &Arguments) -> Result<Exit> {
     let from = if arguments.cached { ReadFrom::Cache } else { ReadFrom::Medium };
-    let options = repair::Options { versions, from, source: arguments.from.clone() };
+    let options = repair::Options {
+        versions,
+        from,
+        source: arguments.from.clone(),
+        limits: super::archive_limits(&context.config().import.limits),
+    };
     let progress = context.progress();
     let report = repair::repair(store, &options, &progress)?;
     drop(progress);
