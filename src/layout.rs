@@ -4,7 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::model::VersionName;
+use crate::error::Result;
+use crate::fsys::rooted::{self, Rooted};
+use crate::fsys::{Dir, Stat, file};
 
 /// Where a store lies when nobody says otherwise.
 pub const DEFAULT_ROOT: &str = "/opt/tope";
@@ -67,6 +69,9 @@ pub const PUBLIC_DIR_MODE: u32 = 0o755;
 pub const PUBLIC_FILE_MODE: u32 = 0o644;
 
 /// Where one store lies.
+///
+/// Paths of the device are reached by way of this: in an image they are resolved inside it ([`rooted`]), whatever links
+/// they lead through, and otherwise as the machine resolves them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     sysroot: Option<PathBuf>,
@@ -84,22 +89,70 @@ impl Layout {
         &self.root
     }
 
-    /// The root as this process reaches it.
-    pub fn root(&self) -> PathBuf {
-        self.in_sysroot(&self.root)
+    /// Whether it lies in an image.
+    pub fn is_image(&self) -> bool {
+        self.sysroot.is_some()
     }
 
-    /// Where a path of the device lies for this process.
-    pub fn in_sysroot(&self, path: &Path) -> PathBuf {
+    /// The root as this process spells it, for messages: in an image a link on the way may lead elsewhere in it. Where
+    /// an opened store lies, its handle says ([`Dir::path`]).
+    pub fn root(&self) -> PathBuf {
         match &self.sysroot {
-            Some(sysroot) => sysroot.join(path.strip_prefix("/").unwrap_or(path)),
-            None => path.to_owned(),
+            Some(sysroot) => sysroot.join(self.root.strip_prefix("/").unwrap_or(&self.root)),
+            None => self.root.clone(),
         }
     }
 
-    /// The directory of one version, as this process reaches it.
-    pub fn version(&self, name: &VersionName) -> PathBuf {
-        self.root().join(VERSIONS).join(name.as_str())
+    /// Opens a directory by its path on the device.
+    ///
+    /// # Errors
+    ///
+    /// There is none, in an image none in the image; the system refuses.
+    pub fn open_dir(&self, path: &Path) -> Result<Dir> {
+        match &self.sysroot {
+            Some(sysroot) => Rooted::open(sysroot)?.open_dir(path),
+            None => Dir::open(path),
+        }
+    }
+
+    /// The same; it and its parents are made where they are missing, of this mode whatever the umask.
+    ///
+    /// # Errors
+    ///
+    /// A link on the way leads nowhere; the system refuses.
+    pub fn create_dirs(&self, path: &Path, mode: u32) -> Result<Dir> {
+        match &self.sysroot {
+            Some(sysroot) => Rooted::open(sysroot)?.create_dirs(path, mode),
+            None => rooted::open_or_create(path, mode),
+        }
+    }
+
+    /// What a path of the device leads to when links are followed; `None` if it leads nowhere, or cannot be followed.
+    pub fn stat(&self, path: &Path) -> Option<Stat> {
+        match &self.sysroot {
+            Some(sysroot) => Rooted::open(sysroot).and_then(|image| image.try_stat(path)).ok().flatten(),
+            None => file::stat_path(path),
+        }
+    }
+
+    /// The whole of a file by its path on the device, or `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn try_read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
+        match &self.sysroot {
+            Some(sysroot) => Rooted::open(sysroot)?.try_read(path),
+            None => file::try_read_path(path),
+        }
+    }
+
+    /// Where a directory that was opened here lies on the device: in an image without the links that led there.
+    pub fn on_device(&self, dir: &Dir) -> PathBuf {
+        match self.sysroot.as_ref().and_then(|sysroot| dir.path().strip_prefix(sysroot).ok()) {
+            Some(inside) => Path::new("/").join(inside),
+            None => dir.path().to_owned(),
+        }
     }
 }
 
@@ -112,9 +165,6 @@ mod tests {
         let layout = Layout::new("/opt/tope", Some("/mnt/image".into()));
         assert_eq!(layout.root(), Path::new("/mnt/image/opt/tope"));
         assert_eq!(layout.device_root(), Path::new("/opt/tope"));
-        assert_eq!(
-            Layout::new("/opt/tope", None).version(&"1.0".parse().unwrap()),
-            Path::new("/opt/tope/versions/v1.0")
-        );
+        assert_eq!(Layout::new("/opt/tope", None).root(), Path::new("/opt/tope"));
     }
 }

@@ -1,15 +1,18 @@
 //! Following symbolic links, but never out of a directory.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::dir::Dir;
+use super::rooted::{Beyond, walk};
 use super::stat::{Stat, stat_file};
 use crate::error::{Error, Result};
 
 /// What a path leads to when symbolic links are followed that stay below `dir`; `None` if it leads nowhere, or out.
-///
-/// Kernels before 5.6 cannot tell: there every link is followed.
 ///
 /// # Errors
 ///
@@ -17,10 +20,19 @@ use crate::error::{Error, Result};
 pub fn try_stat(dir: &Dir, path: impl AsRef<[u8]>) -> Result<Option<Stat>> {
     let path = path.as_ref();
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    match retry_on_intr(|| rustix::fs::openat2(dir, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)) {
+    let asked =
+        retry_on_intr(|| rustix::fs::openat2(dir, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve));
+    let found = match asked {
+        // Kernels before 5.6 and some sandboxes do not have the call.
+        Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN) => {
+            let path = Path::new(OsStr::from_bytes(path));
+            walk(dir, path, Beyond::Refuse).map(|place| place.fd)
+        }
+        other => other,
+    };
+    match found {
         Ok(fd) => stat_file(&std::fs::File::from(fd), || dir.path_of(path)).map(Some),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
-        Err(Errno::NOSYS | Errno::PERM) => dir.try_stat_following(path),
         Err(errno) => Err(Error::io("follow", dir.path_of(path), errno)),
     }
 }
@@ -48,6 +60,11 @@ mod tests {
         assert_eq!(kind("bin/in"), Some(Kind::File));
         for path in ["bin/out", "bin/absolute", "bin/dangling", "bin/l", "nothing"] {
             assert_eq!(kind(path), None, "{path}");
+        }
+        let walked = |path: &str| walk(&dir, Path::new(path), Beyond::Refuse).is_ok();
+        assert!(walked("bin/in"));
+        for path in ["bin/out", "bin/absolute", "bin/dangling", "bin/l", "nothing", "..", "bin/../.."] {
+            assert!(!walked(path), "{path}");
         }
     }
 }

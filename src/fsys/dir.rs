@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::{Errno, retry_on_intr};
 
+use super::file::{Handle, In};
+use super::identity::{Acting, Identity};
 use super::mutation::Mutation;
 use super::stat::{Kind, Stat, stat_file};
-use crate::error::{EXCHANGE, Error, REAL_PATH, RENAME, Result};
+use crate::error::{EXCHANGE, Error, REAL_PATH, RENAME, Refusal, Result, Shown};
 use crate::model::{EntryName, TreePath};
 
 /// One name in a directory.
@@ -31,11 +33,16 @@ pub struct DirItem {
 pub struct Dir {
     fd: OwnedFd,
     path: PathBuf,
-    heir: Option<(u32, u32)>,
+    identity: Option<Identity>,
 }
 
 /// How much of a directory is listed by one call.
 const LIST_BYTES: usize = 32 << 10;
+
+/// A file's length is believed up to here when memory is set aside for it.
+const MOST_RESERVED_BYTES: usize = 1 << 20;
+/// The verb of an error where this process may not act as a directory's owner.
+const ACT: &str = "act as the owner of";
 
 const OPEN: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC).union(OFlags::RDONLY);
 
@@ -44,27 +51,14 @@ impl Dir {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         match retry_on_intr(|| rustix::fs::open(&path, OPEN, Mode::empty())) {
-            Ok(fd) => Ok(Self { fd, path, heir: None }),
+            Ok(fd) => Ok(Self { fd, path, identity: None }),
             Err(errno) => Err(Error::io("open directory", path, errno)),
         }
     }
 
-    /// Opens a directory by path, making it and its parents where they are missing, of this mode whatever the umask.
-    pub fn open_or_create(path: impl Into<PathBuf>, mode: u32) -> Result<Self> {
-        let path = path.into();
-        for ancestor in path.ancestors().collect::<Vec<_>>().into_iter().rev().filter(|p| !p.as_os_str().is_empty()) {
-            match rustix::fs::mkdir(ancestor, Mode::from_raw_mode(mode)) {
-                Ok(()) => rustix::fs::chmod(ancestor, Mode::from_raw_mode(mode))
-                    .map_err(|errno| Error::io("change mode of", ancestor, errno))?,
-                Err(Errno::EXIST) => {}
-                // Some parents cannot be written but exist (a read-only root above a writable mount).
-                Err(errno) if rustix::fs::stat(ancestor).is_err() => {
-                    return Err(Error::io("create directory", ancestor, errno));
-                }
-                Err(_) => {}
-            }
-        }
-        Self::open(path)
+    /// A directory that is open already, reached by this path.
+    pub(super) fn of(fd: OwnedFd, path: PathBuf) -> Self {
+        Self { fd, path, identity: None }
     }
 
     /// The path it was opened by; for messages.
@@ -77,19 +71,41 @@ impl Dir {
         self.path.join(OsStr::from_bytes(name.as_ref()))
     }
 
-    /// The same directory; whatever is made by way of this handle, and of handles to what is in it, will belong to
-    /// this user and group. For root at work in another user's directory, who must be able to go on with it.
+    /// The same directory; whatever is done by way of this handle, and of handles to what is in it, is done as this
+    /// user: what is made will be the user's, and nothing is reached that the user may not reach.
     #[must_use]
-    pub fn for_heir(self, uid: u32, gid: u32) -> Self {
-        Self { heir: Some((uid, gid)), ..self }
+    pub fn acting_as(self, identity: Option<Identity>) -> Self {
+        Self { identity, ..self }
     }
 
-    /// Gives a name that was just made to the heir, if there is one.
-    fn hand_over(&self, name: &[u8]) -> Result<()> {
-        match self.heir {
-            Some((uid, gid)) => self.set_owner(name, uid, gid),
-            None => Ok(()),
-        }
+    /// Acts as the user whom this handle works for, if it is another one than this process.
+    ///
+    /// # Errors
+    ///
+    /// This process may not.
+    pub fn act(&self) -> Result<Option<Acting>> {
+        self.assume().map_err(|errno| Error::io(ACT, &self.path, errno))
+    }
+
+    fn assume(&self) -> rustix::io::Result<Option<Acting>> {
+        self.identity.map(Identity::assume).transpose()
+    }
+
+    /// Makes a call for the user of this handle.
+    fn call<T>(&self, call: impl FnOnce() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+        let _acting = self.assume()?;
+        call()
+    }
+
+    /// Makes a call on names in two directories.
+    fn call_with<T>(&self, other: &Self, call: impl FnOnce() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+        let _acting = self.identity.or(other.identity).map(Identity::assume).transpose()?;
+        call()
+    }
+
+    /// A file of this directory that is open, to be changed as the user of this handle may.
+    pub fn holding<'a>(&'a self, file: &'a File) -> In<'a> {
+        In { file, dir: self }
     }
 
     fn fail(&self, verb: &'static str, name: impl AsRef<[u8]>, errno: Errno) -> Error {
@@ -99,18 +115,18 @@ impl Dir {
     /// Another handle to the same directory.
     pub fn try_clone(&self) -> Result<Self> {
         let fd = self.fd.try_clone().map_err(|error| Error::io("duplicate handle of", &self.path, error))?;
-        Ok(Self { fd, path: self.path.clone(), heir: self.heir })
+        Ok(Self { fd, path: self.path.clone(), identity: self.identity })
     }
 
     /// A handle to the same directory with a place of its own at which it is listed.
     pub fn reopen(&self) -> Result<Self> {
         let fd = self.open_at(b".", OPEN, 0).map_err(|errno| Error::io("open directory", &self.path, errno))?;
-        Ok(Self { fd, path: self.path.clone(), heir: self.heir })
+        Ok(Self { fd, path: self.path.clone(), identity: self.identity })
     }
 
     /// Opens a name in it, however often a signal comes in between.
     fn open_at(&self, name: &[u8], flags: OFlags, mode: u32) -> rustix::io::Result<OwnedFd> {
-        retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode)))
+        self.call(|| retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))))
     }
 
     /// A path by which other interfaces of this process reach the directory however deep it lies.
@@ -129,7 +145,7 @@ impl Dir {
         let name = name.as_ref();
         let fd =
             self.open_at(name, OPEN | OFlags::NOFOLLOW, 0).map_err(|errno| self.fail("open directory", name, errno))?;
-        Ok(Self { fd, path: self.path_of(name), heir: self.heir })
+        Ok(Self { fd, path: self.path_of(name), identity: self.identity })
     }
 
     /// Opens a directory in it if there is one of that name.
@@ -145,8 +161,10 @@ impl Dir {
     pub fn open_dir_same_mount(&self, name: impl AsRef<[u8]>) -> Result<Self> {
         let name = name.as_ref();
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        match retry_on_intr(|| rustix::fs::openat2(&self.fd, name, OPEN | OFlags::NOFOLLOW, Mode::empty(), resolve)) {
-            Ok(fd) => Ok(Self { fd, path: self.path_of(name), heir: self.heir }),
+        let flags = OPEN | OFlags::NOFOLLOW;
+        let open = || retry_on_intr(|| rustix::fs::openat2(&self.fd, name, flags, Mode::empty(), resolve));
+        match self.call(open) {
+            Ok(fd) => Ok(Self { fd, path: self.path_of(name), identity: self.identity }),
             // Kernels before 5.6 and some sandboxes do not have the call; the device number tells all but bind mounts.
             Err(Errno::NOSYS | Errno::PERM) => {
                 let inner = self.open_dir(name)?;
@@ -169,12 +187,52 @@ impl Dir {
         Ok(dir)
     }
 
+    /// Opens a directory below to change it. As root, what lies in a directory of another user must be that user's: all
+    /// else the user may have put there just now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if it is not; otherwise as [`Dir::open_below`].
+    pub fn open_own_below(&self, path: &TreePath) -> Result<Self> {
+        let mut dir = self.try_clone()?;
+        for component in path.components() {
+            let inner = dir.open_dir(component)?;
+            dir.check_own(component, &inner.stat_self()?)?;
+            dir = inner;
+        }
+        Ok(dir)
+    }
+
+    /// Whether what was found here may be changed: no other user can have put it here, or it is that user's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if not.
+    pub fn check_own(&self, name: impl AsRef<[u8]>, found: &Stat) -> Result<()> {
+        let own = self.stat_self()?;
+        if super::system::effective_uid() != 0 || self.identity.is_some() || found.uid == own.uid {
+            return Ok(());
+        }
+        let sticky = own.mode & 0o1000 != 0;
+        let open_to_others = !sticky && (own.mode & 0o002 != 0 || (own.mode & 0o020 != 0 && own.gid != 0));
+        if own.uid == 0 && !open_to_others {
+            return Ok(());
+        }
+        let path = self.path_of(name);
+        let message = format!(
+            "{} belongs to user {}, and user {} may have put it there: it is not changed",
+            Shown::path(&path),
+            found.uid,
+            own.uid
+        );
+        Err(Error::refused_with(Refusal::NotAllowed, message, "move it away and try again"))
+    }
+
     /// Makes a directory.
     pub fn make_dir(&self, name: impl AsRef<[u8]>, mode: u32) -> Result<()> {
         let name = name.as_ref();
-        rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))
-            .map_err(|errno| self.fail("create directory", name, errno))?;
-        self.hand_over(name)
+        self.call(|| rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode)))
+            .map_err(|errno| self.fail("create directory", name, errno))
     }
 
     /// Makes a directory and opens it.
@@ -270,22 +328,40 @@ impl Dir {
     /// Makes a symbolic link.
     pub fn symlink(&self, target: impl AsRef<[u8]>, name: impl AsRef<[u8]>) -> Result<()> {
         let name = name.as_ref();
-        rustix::fs::symlinkat(target.as_ref(), &self.fd, name)
-            .map_err(|errno| self.fail("create link", name, errno))?;
-        self.hand_over(name)
+        self.call(|| rustix::fs::symlinkat(target.as_ref(), &self.fd, name))
+            .map_err(|errno| self.fail("create link", name, errno))
+    }
+
+    /// Makes a symbolic link and gives it to this owner, if that is another one than the maker is by itself.
+    ///
+    /// The owner is given by name: only for a directory that nobody else can reach, as those in staging are. In
+    /// another user's store the owner can only be that user, and is so from the beginning.
+    pub fn symlink_owned(
+        &self,
+        target: impl AsRef<[u8]>,
+        name: impl AsRef<[u8]>,
+        owner: Option<(u32, u32)>,
+    ) -> Result<()> {
+        let name = name.as_ref();
+        self.symlink(target, name)?;
+        let Some((uid, gid)) = owner else { return Ok(()) };
+        let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+        self.call(|| rustix::fs::chownat(&self.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW))
+            .map_err(|errno| self.fail("change owner of", name, errno))
     }
 
     /// Gives an inode a further name. A symbolic link is linked itself, not what it points at.
     pub fn link(&self, name: impl AsRef<[u8]>, to: &Self, new: impl AsRef<[u8]>) -> Result<()> {
         let new = new.as_ref();
-        rustix::fs::linkat(&self.fd, name.as_ref(), &to.fd, new, AtFlags::empty())
+        self.call_with(to, || rustix::fs::linkat(&self.fd, name.as_ref(), &to.fd, new, AtFlags::empty()))
             .map_err(|errno| to.fail("link to", new, errno))
     }
 
     /// Renames; what has the new name is replaced in the same instant.
     pub fn rename(&self, name: impl AsRef<[u8]>, to: &Self, new: impl AsRef<[u8]>) -> Result<()> {
         let new = new.as_ref();
-        rustix::fs::renameat(&self.fd, name.as_ref(), &to.fd, new).map_err(|errno| to.fail(RENAME, new, errno))
+        self.call_with(to, || rustix::fs::renameat(&self.fd, name.as_ref(), &to.fd, new))
+            .map_err(|errno| to.fail(RENAME, new, errno))
     }
 
     /// Renames; fails with `AlreadyExists` if the new name is taken.
@@ -294,7 +370,8 @@ impl Dir {
     /// keeps other writers of this store away.
     pub fn rename_new(&self, name: impl AsRef<[u8]>, to: &Self, new: impl AsRef<[u8]>) -> Result<()> {
         let (name, new) = (name.as_ref(), new.as_ref());
-        match rustix::fs::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE) {
+        let rename = || rustix::fs::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE);
+        match self.call_with(to, rename) {
             Ok(()) => Ok(()),
             Err(Errno::INVAL | Errno::NOSYS) => match to.try_stat(new)? {
                 Some(_) => Err(to.fail(RENAME, new, Errno::EXIST)),
@@ -307,7 +384,8 @@ impl Dir {
     /// Swaps two names in one step. `Unsupported` where the file system cannot.
     pub fn exchange(&self, name: impl AsRef<[u8]>, to: &Self, other: impl AsRef<[u8]>) -> Result<()> {
         let other = other.as_ref();
-        rustix::fs::renameat_with(&self.fd, name.as_ref(), &to.fd, other, RenameFlags::EXCHANGE).map_err(|errno| {
+        let exchange = || rustix::fs::renameat_with(&self.fd, name.as_ref(), &to.fd, other, RenameFlags::EXCHANGE);
+        self.call_with(to, exchange).map_err(|errno| {
             let errno = if matches!(errno, Errno::INVAL | Errno::NOSYS) { Errno::OPNOTSUPP } else { errno };
             to.fail(EXCHANGE, other, errno)
         })
@@ -316,7 +394,8 @@ impl Dir {
     /// Removes a name that is not a directory.
     pub fn remove_file(&self, name: impl AsRef<[u8]>) -> Result<()> {
         let name = name.as_ref();
-        rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()).map_err(|errno| self.fail("remove", name, errno))
+        self.call(|| rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()))
+            .map_err(|errno| self.fail("remove", name, errno))
     }
 
     /// Removes a name that is not a directory, if it is there; tells whether it was.
@@ -331,7 +410,7 @@ impl Dir {
     /// Removes an empty directory.
     pub fn remove_empty_dir(&self, name: impl AsRef<[u8]>) -> Result<()> {
         let name = name.as_ref();
-        rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)
+        self.call(|| rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR))
             .map_err(|errno| self.fail("remove directory", name, errno))
     }
 
@@ -354,29 +433,52 @@ impl Dir {
     pub fn create_file(&self, name: impl AsRef<[u8]>, mode: u32) -> Result<File> {
         let name = name.as_ref();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = self.open_at(name, flags, mode).map(File::from).map_err(|errno| self.fail("create", name, errno))?;
-        self.hand_over(name)?;
-        Ok(file)
+        self.open_at(name, flags, mode).map(File::from).map_err(|errno| self.fail("create", name, errno))
     }
 
     /// Opens a file for appending and reading, creating it if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// It is no regular file; as root, it belongs to another user than the directory: whoever may rename in the
+    /// directory could have put it there.
     pub fn open_or_create_file(&self, name: impl AsRef<[u8]>, mode: u32) -> Result<File> {
         let name = name.as_ref();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = flags | OFlags::NONBLOCK;
         let file = self.open_at(name, flags, mode).map(File::from).map_err(|errno| self.fail("open", name, errno))?;
-        // Made just now, or by an earlier run that died before it could give it away.
-        if self.heir.is_some() && stat_file(&file, || self.path_of(name))?.uid == rustix::process::geteuid().as_raw() {
-            self.hand_over(name)?;
+        let stat = self.regular(&file, name)?;
+        if super::system::effective_uid() == 0 && stat.uid != self.stat_self()?.uid {
+            let why = io::Error::other(format!("it belongs to user {}, and its directory does not", stat.uid));
+            return Err(Error::io("open", self.path_of(name), why));
         }
         Ok(file)
     }
 
+    /// An open file, which must be a regular one.
+    fn regular(&self, file: &File, name: &[u8]) -> Result<Stat> {
+        let stat = stat_file(file, || self.path_of(name))?;
+        match stat.kind {
+            Kind::File => Ok(stat),
+            kind => {
+                let why = io::Error::other(format!("it is {}, not a regular file", kind.describe()));
+                Err(Error::io("open", self.path_of(name), why))
+            }
+        }
+    }
+
     /// The whole of a file.
+    ///
+    /// # Errors
+    ///
+    /// It is no regular file; the system refuses.
     pub fn read(&self, name: impl AsRef<[u8]>) -> Result<Vec<u8>> {
         use io::Read;
         let name = name.as_ref();
-        let mut bytes = Vec::new();
-        let read = self.open_file(name)?.read_to_end(&mut bytes);
+        let mut file = self.open_file(name)?;
+        let stat = self.regular(&file, name)?;
+        let mut bytes = Vec::with_capacity(usize::try_from(stat.size).unwrap_or(0).min(MOST_RESERVED_BYTES));
+        let read = file.read_to_end(&mut bytes);
         read.map_err(|error| Error::io("read", self.path_of(name), error))?;
         Ok(bytes)
     }
@@ -388,14 +490,6 @@ impl Dir {
             Err(error) if error.is_io(io::ErrorKind::NotFound) => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// Changes the owner of a name; a symbolic link's own.
-    pub fn set_owner(&self, name: impl AsRef<[u8]>, uid: u32, gid: u32) -> Result<()> {
-        let name = name.as_ref();
-        let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
-        rustix::fs::chownat(&self.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|errno| self.fail("change owner of", name, errno))
     }
 
     /// Makes the names in this directory durable.
@@ -423,11 +517,20 @@ impl AsFd for Dir {
     }
 }
 
-/// Changes the mode of a directory that cannot be opened. A symbolic link is refused.
-pub(super) fn set_dir_mode(dir: &Dir, name: &[u8], mode: u32) -> Result<()> {
-    let fail = |errno| dir.fail("change mode of", name, errno);
-    if dir.stat(name)?.kind != Kind::Directory {
-        return Err(fail(Errno::NOTDIR));
+impl Handle for Dir {
+    fn identity(&self) -> Option<Identity> {
+        self.identity
     }
-    rustix::fs::chmodat(&dir.fd, name, Mode::from_raw_mode(mode), AtFlags::empty()).map_err(fail)
+}
+
+/// Changes the mode of a directory that cannot be opened. A symbolic link is refused.
+///
+/// The mode is that of the inode that was looked at: it is changed by way of a handle, which is no opening.
+pub(super) fn set_dir_mode(dir: &Dir, name: &[u8], mode: u32) -> Result<()> {
+    use std::os::fd::AsRawFd;
+    let fail = |errno| dir.fail("change mode of", name, errno);
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = dir.open_at(name, flags, 0).map_err(fail)?;
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    dir.call(|| rustix::fs::chmod(path.as_str(), Mode::from_raw_mode(mode))).map_err(fail)
 }

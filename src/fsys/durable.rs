@@ -43,7 +43,7 @@ fn write_beside(dir: &Dir, name: &str, bytes: &[u8], mode: u32) -> Result<String
     let written = file
         .write_all(bytes)
         .map_err(|error| Error::io("write", path(), error))
-        .and_then(|()| file::set_mode(&file, mode, path))
+        .and_then(|()| file::set_mode(dir.holding(&file), mode, path))
         .and_then(|()| file::sync(&file, path));
     if let Err(error) = written {
         // A full disk must not be left fuller.

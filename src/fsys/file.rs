@@ -6,16 +6,54 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::{FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::{Errno, retry_on_intr};
 
+use super::dir::Dir;
+use super::identity::{Acting, Identity};
 use super::mutation::Mutation;
 use crate::error::{Error, Result};
 use crate::model::{Metadata, Xattrs};
+
+/// An open file or directory, and the user as whom it is changed.
+pub trait Handle: AsFd {
+    /// The user, where that is another one than this process.
+    fn identity(&self) -> Option<Identity>;
+}
+
+impl<T: Handle + ?Sized> Handle for &T {
+    fn identity(&self) -> Option<Identity> {
+        (**self).identity()
+    }
+}
+
+/// An open file and the directory that it was found or made in.
+#[derive(Debug, Clone, Copy)]
+pub struct In<'a> {
+    pub(super) file: &'a File,
+    pub(super) dir: &'a Dir,
+}
+
+impl AsFd for In<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Handle for In<'_> {
+    fn identity(&self) -> Option<Identity> {
+        self.dir.identity()
+    }
+}
+
+/// Acts as the user of a handle, to do `verb` to it.
+fn act(handle: &impl Handle, verb: &'static str, path: impl Fn() -> std::path::PathBuf) -> Result<Option<Acting>> {
+    handle.identity().map(Identity::assume).transpose().map_err(|errno| Error::io(verb, path(), errno))
+}
 
 /// Longest value of an extended attribute on Linux (`XATTR_SIZE_MAX`).
 const MAX_XATTR_BYTES: usize = 64 << 10;
@@ -101,8 +139,12 @@ impl Fresh {
 /// # Errors
 ///
 /// The first call that the system refuses, with `path`.
-pub fn dress(fd: impl AsFd, metadata: &Metadata, fresh: &Fresh, path: impl Fn() -> std::path::PathBuf) -> Result<()> {
-    let fd = fd.as_fd();
+pub fn dress(fd: impl Handle, metadata: &Metadata, fresh: &Fresh, path: impl Fn() -> std::path::PathBuf) -> Result<()> {
+    let _acting = act(&fd, "change owner of", &path)?;
+    put_on(fd.as_fd(), metadata, fresh, path)
+}
+
+fn put_on(fd: BorrowedFd<'_>, metadata: &Metadata, fresh: &Fresh, path: impl Fn() -> std::path::PathBuf) -> Result<()> {
     let chowned = (metadata.uid, metadata.gid) != (fresh.uid, fresh.gid);
     if chowned {
         rustix::fs::fchown(fd, Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))
@@ -116,11 +158,11 @@ pub fn dress(fd: impl AsFd, metadata: &Metadata, fresh: &Fresh, path: impl Fn() 
     let is_users = |name: &[u8]| name.starts_with(b"user.");
     let opened = metadata.mode & 0o200 == 0 && metadata.xattrs.iter().any(|(name, _)| is_users(name));
     if opened {
-        set_mode(fd, metadata.mode | 0o200, &path)?;
+        change_mode(fd, metadata.mode | 0o200, &path)?;
         metadata.xattrs.iter().filter(|(name, _)| is_users(name)).try_for_each(set)?;
     }
     if opened || !fresh.takes_mode(metadata.mode) || (chowned && metadata.mode & 0o6000 != 0) {
-        set_mode(fd, metadata.mode, &path)?;
+        change_mode(fd, metadata.mode, &path)?;
     }
     metadata.xattrs.iter().filter(|(name, _)| !(opened && is_users(name))).try_for_each(set)
 }
@@ -130,7 +172,8 @@ pub fn dress(fd: impl AsFd, metadata: &Metadata, fresh: &Fresh, path: impl Fn() 
 /// # Errors
 ///
 /// As [`dress`].
-pub fn redress(fd: impl AsFd, metadata: &Metadata, path: impl Fn() -> std::path::PathBuf) -> Result<()> {
+pub fn redress(fd: impl Handle, metadata: &Metadata, path: impl Fn() -> std::path::PathBuf) -> Result<()> {
+    let _acting = act(&fd, "change owner of", &path)?;
     let fd = fd.as_fd();
     for (name, _) in xattrs(fd, &path)?.iter() {
         if !metadata.xattrs.iter().any(|(wanted, _)| wanted == name) {
@@ -141,13 +184,14 @@ pub fn redress(fd: impl AsFd, metadata: &Metadata, path: impl Fn() -> std::path:
         }
     }
     // No owner and a full umask: nothing is taken to be right already.
-    dress(fd, metadata, &Fresh { uid: u32::MAX, gid: u32::MAX, umask: 0o777 }, &path)?;
-    set_mode(fd, metadata.mode, path)
+    put_on(fd, metadata, &Fresh { uid: u32::MAX, gid: u32::MAX, umask: 0o777 }, &path)?;
+    change_mode(fd, metadata.mode, path)
 }
 
 /// Takes off a new directory what it inherited from a default ACL above it, and makes its mode what it is to be: what
 /// is made in it must be what it is meant to be, wherever a store lies.
-pub fn disinherit(fd: impl AsFd, mode: u32, path: impl Fn() -> std::path::PathBuf) -> Result<()> {
+pub fn disinherit(fd: impl Handle, mode: u32, path: impl Fn() -> std::path::PathBuf) -> Result<()> {
+    let _acting = act(&fd, "remove the inherited access list of", &path)?;
     let fd = fd.as_fd();
     for name in ["system.posix_acl_default", "system.posix_acl_access"] {
         match rustix::fs::fremovexattr(fd, name) {
@@ -155,18 +199,31 @@ pub fn disinherit(fd: impl AsFd, mode: u32, path: impl Fn() -> std::path::PathBu
             Err(errno) => return Err(Error::io("remove the inherited access list of", path(), errno)),
         }
     }
-    set_mode(fd, mode, path)
+    change_mode(fd, mode, path)
 }
 
 /// Sets permission, set-id and sticky bits.
-pub fn set_mode(fd: impl AsFd, mode: u32, path: impl Fn() -> std::path::PathBuf) -> Result<()> {
+pub fn set_mode(handle: impl Handle, mode: u32, path: impl Fn() -> std::path::PathBuf) -> Result<()> {
+    let _acting = act(&handle, "change mode of", &path)?;
+    change_mode(handle.as_fd(), mode, path)
+}
+
+fn change_mode(fd: BorrowedFd<'_>, mode: u32, path: impl Fn() -> std::path::PathBuf) -> Result<()> {
     rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)).map_err(|errno| Error::io("change mode of", path(), errno))
 }
 
+/// Changes owner and group.
+pub fn set_owner(handle: impl Handle, uid: u32, gid: u32, path: impl Fn() -> std::path::PathBuf) -> Result<()> {
+    let _acting = act(&handle, "change owner of", &path)?;
+    rustix::fs::fchown(handle.as_fd(), Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+        .map_err(|errno| Error::io("change owner of", path(), errno))
+}
+
 /// Sets the modification time; the access time becomes the same.
-pub fn set_mtime(fd: impl AsFd, mtime: (i64, u32), path: impl Fn() -> std::path::PathBuf) -> Result<()> {
+pub fn set_mtime(handle: impl Handle, mtime: (i64, u32), path: impl Fn() -> std::path::PathBuf) -> Result<()> {
+    let _acting = act(&handle, "set the time of", &path)?;
     let time = Timespec { tv_sec: mtime.0, tv_nsec: mtime.1.into() };
-    rustix::fs::futimens(fd, &Timestamps { last_access: time, last_modification: time })
+    rustix::fs::futimens(handle.as_fd(), &Timestamps { last_access: time, last_modification: time })
         .map_err(|errno| Error::io("set the time of", path(), errno))
 }
 
@@ -215,11 +272,21 @@ pub fn immutable(fd: impl AsFd) -> Option<bool> {
 }
 
 /// Sets or clears the immutable flag. `false` where the file system has none or the caller may not.
-pub fn set_immutable(fd: impl AsFd, on: bool, path: &Path) -> Result<bool> {
-    let fd = fd.as_fd();
+///
+/// # Errors
+///
+/// The handle works for another user, and the inode is not that user's.
+pub fn set_immutable(handle: impl Handle, on: bool, path: &Path) -> Result<bool> {
+    let fd = handle.as_fd();
     let Ok(mut flags) = rustix::fs::ioctl_getflags(fd) else { return Ok(false) };
     if flags.contains(rustix::fs::IFlags::IMMUTABLE) == on {
         return Ok(true);
+    }
+    if let Some(identity) = handle.identity() {
+        let owner = rustix::fs::fstat(fd).map_err(|errno| Error::io("look at", path, errno))?.st_uid;
+        if owner != identity.uid {
+            return Err(Error::io("change flags of", path, Errno::PERM));
+        }
     }
     flags.set(rustix::fs::IFlags::IMMUTABLE, on);
     match rustix::fs::ioctl_setflags(fd, flags) {
@@ -244,6 +311,11 @@ pub fn open_source(path: &Path) -> Result<File> {
         Ok(false) => Err(Error::io("import", path, io::Error::other("neither a directory nor a regular file"))),
         Err(error) => Err(Error::io("look at", path, error)),
     }
+}
+
+/// What a path of this machine leads to when links are followed; `None` if that cannot be found out.
+pub fn stat_path(path: &Path) -> Option<super::Stat> {
+    rustix::fs::stat(path).ok().map(|stat| super::Stat::of(&stat))
 }
 
 /// The whole of a file by its path, or `None` if there is none.

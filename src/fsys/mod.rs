@@ -9,6 +9,8 @@
 //! - [`file`](mod@file): open files: metadata, attributes, cloning
 //! - [`append`]: files that only grow
 //! - [`beneath`]: following symbolic links, but never out of a directory
+//! - [`identity`]: acting as the owner of a directory that is another user's
+//! - [`rooted`]: paths that never lead out of an image
 //! - [`durable`]: the one place that replaces a file and makes it durable
 //! - [`lock`]: kernel locks and who holds them
 //! - [`remove`]: removal of whole trees, never across a mount
@@ -30,6 +32,7 @@ pub mod dir;
 pub mod durable;
 pub mod file;
 pub mod held;
+pub mod identity;
 pub mod listing;
 pub mod lock;
 pub mod memory;
@@ -37,12 +40,15 @@ pub mod mounts;
 pub mod mutation;
 pub mod process;
 pub mod remove;
+pub mod rooted;
+
 pub mod space;
 pub mod stamped;
 pub mod stat;
 pub mod system;
 
 pub use dir::{Dir, DirItem};
+pub use identity::Identity;
 pub use listing::Listed;
 pub use lock::{LockFile, LockGuard, LockMode};
 pub use space::Space;

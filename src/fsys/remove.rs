@@ -156,7 +156,7 @@ fn make_removable(dir: &Dir, name: &[u8], directory: bool) -> Result<()> {
     if directory {
         file::set_immutable(dir.open_dir(name)?, false, &dir.path_of(name))?;
     } else if dir.stat(name)?.kind == Kind::File {
-        file::set_immutable(dir.open_file(name)?, false, &dir.path_of(name))?;
+        file::set_immutable(dir.holding(&dir.open_file(name)?), false, &dir.path_of(name))?;
     }
     Ok(())
 }

@@ -130,7 +130,18 @@ fn journal_of(name: &str) -> String {
 
 /// Opens the index `name` in `dir`. Waits `busy_timeout` for other processes, here and later.
 pub fn open(dir: &Dir, name: &str, mode: Mode, busy_timeout: Duration) -> Opened {
-    match try_open(dir, name, mode, busy_timeout, MIGRATIONS) {
+    // The engine opens by path, whatever a user who owns the directory has put there.
+    let acting = match dir.act() {
+        Ok(acting) => acting,
+        Err(error) => return Opened::Unusable(Unusable::new(Trouble::Denied, error.to_string())),
+    };
+    let opened = try_open(dir, name, mode, busy_timeout, MIGRATIONS).and_then(|connection| {
+        // Closing would remove the log by its path, when this process acts as itself again.
+        let option = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        connection.set_db_config(option, acting.is_some()).map_err(|error| Unusable::of(&error))?;
+        Ok(connection)
+    });
+    match opened {
         Ok(connection) => Opened::Usable(Index::new(connection, busy_timeout)),
         Err(unusable) => Opened::Unusable(unusable),
     }

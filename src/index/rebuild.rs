@@ -77,9 +77,11 @@ fn build(
     manifests: impl IntoIterator<Item = Result<(Manifest, ManifestFile)>>,
     history: impl IntoIterator<Item = Result<HistoryLine>>,
 ) -> Result<()> {
+    // The engine opens, makes and removes files by their paths: as the directory's owner from beginning to end.
+    let _acting = dir.act()?;
     // The engine makes its companion files like it. Whoever may not read it would have to read all manifests.
     let file = dir.create_file(name, layout::PUBLIC_FILE_MODE)?;
-    file::set_mode(&file, layout::PUBLIC_FILE_MODE, || dir.path_of(name))?;
+    file::set_mode(dir.holding(&file), layout::PUBLIC_FILE_MODE, || dir.path_of(name))?;
     drop(file);
     let connection = create(dir, name).map_err(failed(ACTION))?;
     let mut index = Index::new(connection, Duration::ZERO);

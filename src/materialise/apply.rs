@@ -154,11 +154,8 @@ impl<'a> Job<'a> {
                 self.objects.place_empty(metadata, (self.empty_mtime)(&above.join(&file.name)), spot)
             }
             What::Symlink { target, owner } => {
-                dir.symlink(target, &file.name)?;
-                if self.objects.fresh().belongs_to(owner.0, owner.1) {
-                    return Ok(());
-                }
-                dir.set_owner(&file.name, owner.0, owner.1)
+                let other = !self.objects.fresh().belongs_to(owner.0, owner.1);
+                dir.symlink_owned(target, &file.name, other.then_some(*owner))
             }
         }
     }

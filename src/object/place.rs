@@ -185,7 +185,7 @@ impl Objects<'_> {
         let spot = Spot { dir: &self.staging, name: staged.name.as_bytes() };
         let made = spot.dir.open_file(spot.name)?;
         // Dressing starts from an inode that was created with its mode.
-        file::set_mode(&made, dress.sealed.metadata.mode, || spot.path())?;
+        file::set_mode(spot.dir.holding(&made), dress.sealed.metadata.mode, || spot.path())?;
         let key = ObjectKey { content: staged.content, class: dress.sealed.class.clone() };
         let placed = self.finish(&made, key, staged.size, How::New, dress, spot)?;
         self.discard(staged)?;
@@ -308,8 +308,8 @@ impl Objects<'_> {
             let copied = (&*from).rewind().and_then(|()| io::copy(&mut &*from, &mut to));
             copied.map_err(|error| Error::io("copy to", spot.path(), error))?;
         }
-        file::dress(&to, metadata, &self.fresh, || spot.path())?;
-        file::set_mtime(&to, recorded.mtime, || spot.path())
+        file::dress(spot.dir.holding(&to), metadata, &self.fresh, || spot.path())?;
+        file::set_mtime(spot.dir.holding(&to), recorded.mtime, || spot.path())
     }
 
     /// Puts a writable file of its own to a place: a private copy of an object, with its mode as recorded.
@@ -353,8 +353,8 @@ impl Objects<'_> {
             }
         }
         let metadata = crate::model::Metadata { mode, uid, gid, xattrs };
-        file::dress(&copy, &metadata, &self.fresh, || spot.path())?;
-        file::set_mtime(&copy, recorded.mtime, || spot.path())
+        file::dress(spot.dir.holding(&copy), &metadata, &self.fresh, || spot.path())?;
+        file::set_mtime(spot.dir.holding(&copy), recorded.mtime, || spot.path())
     }
 
     /// Makes an object of another class from one with the same bytes.
@@ -381,8 +381,8 @@ impl Objects<'_> {
     /// belongs to the inode.
     pub fn place_empty(&self, metadata: &crate::model::Metadata, mtime: (i64, u32), spot: Spot<'_>) -> Result<()> {
         let made = spot.dir.create_file(spot.name, metadata.mode)?;
-        file::dress(&made, metadata, &self.fresh, || spot.path())?;
-        file::set_mtime(&made, mtime, || spot.path())
+        file::dress(spot.dir.holding(&made), metadata, &self.fresh, || spot.path())?;
+        file::set_mtime(spot.dir.holding(&made), mtime, || spot.path())
     }
 
     /// A place aside, for bytes that become an object and have no place in the tree: a directory and a name that no

@@ -92,8 +92,8 @@ impl Objects<'_> {
             Err(_) if reading.failed => return Ok(false),
             Err(error) => return Err(Error::io("write", path(), error)),
         }
-        file::dress(&made, metadata, &self.fresh, path)?;
-        file::set_mtime(&made, recorded.mtime, path)?;
+        file::dress(spot.dir.holding(&made), metadata, &self.fresh, path)?;
+        file::set_mtime(spot.dir.holding(&made), recorded.mtime, path)?;
         file::sync(&made, path)?;
         Ok(true)
     }

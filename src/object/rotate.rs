@@ -52,8 +52,8 @@ impl Objects<'_> {
             return Err(Error::corrupt("object", self.dir.path_of(name), check::Fault::Content.to_string()));
         }
         let metadata = Metadata { mode: key.class.mode, uid: key.class.uid, gid: key.class.gid, xattrs };
-        file::dress(&copy, &metadata, &self.fresh, path)?;
-        file::set_mtime(&copy, recorded.mtime, path)?;
+        file::dress(self.staging.holding(&copy), &metadata, &self.fresh, path)?;
+        file::set_mtime(self.staging.holding(&copy), recorded.mtime, path)?;
         file::sync(&copy, path)?;
         self.staging.rename(&staged, &self.dir, name)?;
         Ok(staged)

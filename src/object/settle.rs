@@ -46,8 +46,8 @@ impl Objects<'_> {
         let revoked = self.published.revoked(&key)?;
         let mtime = revoked.map_or(dress.mtime, |recorded| recorded.mtime);
         let mtime = dress.sealed.class.mtime.map_or(mtime, |seconds| (seconds, 0));
-        file::dress(made, &dress.sealed.metadata, &self.fresh, path)?;
-        file::set_mtime(made, mtime, path)?;
+        file::dress(spot.dir.holding(made), &dress.sealed.metadata, &self.fresh, path)?;
+        file::set_mtime(spot.dir.holding(made), mtime, path)?;
         let recorded = Recorded { size, mtime };
         let name = key.path();
         match self.link_in(spot, &name) {
@@ -137,7 +137,7 @@ impl Objects<'_> {
         let staged = self.staging_name();
         let before = self.look(name)?;
         if let Some(recorded) = recorded {
-            file::set_mtime(ours.made, recorded.mtime, || spot.path())?;
+            file::set_mtime(spot.dir.holding(ours.made), recorded.mtime, || spot.path())?;
         }
         let recorded =
             Recorded { mtime: recorded.map_or(ours.recorded.mtime, |recorded| recorded.mtime), ..ours.recorded };

@@ -116,21 +116,20 @@ fn named(store: &Store, text: &OsStr, observer: &dyn Observer) -> Result<Named> 
         Some(Err(error)) => Some(Err(Error::Usage(error.to_string()))),
         Some(Ok(selector)) => Some(store.resolve(&selector)),
     };
-    let path = match version {
+    let opened = match version {
         Some(Ok(version)) if store.manifests()?.stat(&version)?.is_some() => {
             return Ok(Named::Recorded { version, within: TreePath::top() });
         }
-        Some(Ok(unmanaged)) => store.layout().version(&unmanaged),
+        Some(Ok(unmanaged)) => store.versions().open_dir(&unmanaged),
         // A directory of that name will do; without one, what was wrong with it as a version is the better answer.
-        Some(Err(error)) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Usage) => match Dir::open(text) {
-            Ok(_) => PathBuf::from(text),
-            Err(_) => return Err(error),
-        },
+        Some(Err(error)) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Usage) => {
+            Ok(Dir::open(text).map_err(|_| error)?)
+        }
         Some(Err(error)) => return Err(error),
-        None => PathBuf::from(text),
+        None => Dir::open(text),
     };
-    let dir = Dir::open(&path).map_err(|error| match error {
-        error if error.is_io(std::io::ErrorKind::NotFound) => {
+    let dir = opened.map_err(|error| match error {
+        Error::Io { path, source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
             Error::NotFound { what: "directory", name: path.display().to_string() }
         }
         other => other,
@@ -139,7 +138,7 @@ fn named(store: &Store, text: &OsStr, observer: &dyn Observer) -> Result<Named> 
         return Ok(Named::Recorded { version, within });
     }
     let digested = digest::directory(store, &dir, observer)?;
-    Ok(Named::Directory { path, dir, digested })
+    Ok(Named::Directory { path: dir.path().to_owned(), dir, digested })
 }
 
 /// The managed version in whose tree a directory lies, and where in there.

@@ -14,9 +14,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
-use crate::fsys::{Dir, Kind, beneath};
+use crate::fsys::{Dir, Kind, Stat, beneath};
 use crate::layout::{self, Layout};
-use crate::model::{EntryName, Role, Selector};
+use crate::model::{EntryName, Role, Selector, VersionName};
 use crate::store::Store;
 
 /// What is wanted.
@@ -138,7 +138,7 @@ pub fn link(store: &Store, options: &Options) -> Result<Report> {
         for name in visible(&tree, layout::SERVICES)? {
             let path = joined(layout::SERVICES, &name);
             // A service's directory may be a shared path, which leads out of the version on purpose.
-            if tree.try_stat_following(&path)?.is_some_and(|stat| stat.kind == Kind::Directory) {
+            if follow(store, &tree, &current, &path)?.is_some_and(|stat| stat.kind == Kind::Directory) {
                 let target = [b"../versions/current/", path.as_slice()].concat();
                 services.insert(name, target);
             }
@@ -148,11 +148,24 @@ pub fn link(store: &Store, options: &Options) -> Result<Report> {
     let own = store.layout();
     let mut links = Vec::new();
     let bin_dir = place(own, &options.bin_dir, !programs.is_empty() && !dry_run)?;
-    links.extend(Place { dir: bin_dir, seen_at: options.bin_dir.clone(), layout: own, dry_run }.link(&programs)?);
+    let seen_at = bin_dir.as_ref().map_or_else(|| options.bin_dir.clone(), |dir| own.on_device(dir));
+    links.extend(Place { dir: bin_dir, seen_at, layout: own, dry_run }.link(&programs)?);
     let services_at = own.device_root().join(layout::SERVICES);
-    let services_dir = place(own, &services_at, !services.is_empty() && !dry_run)?;
+    let services_dir = match !services.is_empty() && !dry_run {
+        true => Some(store.root().ensure_dir(layout::SERVICES, layout::PUBLIC_DIR_MODE)?),
+        false => store.root().try_open_dir(layout::SERVICES)?,
+    };
     links.extend(Place { dir: services_dir, seen_at: services_at, layout: own, dry_run }.link(&services)?);
     Ok(Report { links, passed_over, dry_run })
+}
+
+/// What a path of the current version leads to; in an image what it leads to there.
+fn follow(store: &Store, tree: &Dir, current: &VersionName, path: &[u8]) -> Result<Option<Stat>> {
+    let own = store.layout();
+    match own.is_image() {
+        true => Ok(own.stat(&own.device_root().join(layout::VERSIONS).join(current.as_str()).join(as_path(path)))),
+        false => tree.try_stat_following(path),
+    }
 }
 
 /// Where a version keeps its programs.
@@ -167,11 +180,10 @@ fn visible(tree: &Dir, directory: &str) -> Result<Vec<EntryName>> {
 
 /// Opens a directory of the device, if it is there or is to be made.
 fn place(layout: &Layout, path: &Path, make: bool) -> Result<Option<Dir>> {
-    let path = layout.in_sysroot(path);
     if make {
-        return Dir::open_or_create(path, layout::PUBLIC_DIR_MODE).map(Some);
+        return layout.create_dirs(path, layout::PUBLIC_DIR_MODE).map(Some);
     }
-    match Dir::open(path) {
+    match layout.open_dir(path) {
         Ok(dir) => Ok(Some(dir)),
         Err(error) if error.is_io(std::io::ErrorKind::NotFound) => Ok(None),
         Err(error) => Err(error),

@@ -4,7 +4,7 @@
 //! never replaced, since it is what a service wrote.
 
 use crate::error::{Error, Result};
-use crate::fsys::{Dir, file, remove};
+use crate::fsys::{Dir, file, remove, rooted};
 use crate::layout;
 use crate::model::{Metadata, Node, ObjectKey, Sealed, TreeId, TreePath, TreeSet};
 use crate::object::place::Spot;
@@ -53,15 +53,7 @@ fn parent_of(store: &SharedStore<'_>, path: &TreePath) -> Result<(Dir, Vec<u8>)>
     let components: Vec<&[u8]> = path.components().collect();
     let (name, above) = components.split_last().ok_or_else(|| Error::source(path, "the top cannot be shared"))?;
     for component in above {
-        dir = match dir.create_dir(component, layout::PUBLIC_DIR_MODE) {
-            Err(error) if error.is_io(std::io::ErrorKind::AlreadyExists) => dir.open_dir(component)?,
-            Err(error) => return Err(error),
-            Ok(made) => {
-                // Whatever the umask.
-                file::set_mode(&made, layout::PUBLIC_DIR_MODE, || made.path().to_owned())?;
-                made
-            }
-        };
+        dir = rooted::create_dir(&dir, component, layout::PUBLIC_DIR_MODE)?;
     }
     Ok((dir, name.to_vec()))
 }
@@ -115,8 +107,7 @@ impl Seeding<'_> {
                     )?;
                 }
                 Node::Symlink { target } => {
-                    dir.symlink(target, &name)?;
-                    dir.set_owner(&name, applied.uid, applied.gid)?;
+                    dir.symlink_owned(target, &name, Some((applied.uid, applied.gid)))?;
                 }
                 Node::Directory { tree } => {
                     let inner = dir.create_dir(&name, layout::PRIVATE_DIR_MODE)?;

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use super::Refs;
 use crate::error::Result;
-use crate::fsys::{Dir, Kind, Stat};
+use crate::fsys::Kind;
+use crate::layout;
 use crate::model::{Role, VersionName};
 
 /// Links that are followed within `versions/` at most; more is a loop.
@@ -127,17 +128,16 @@ impl Refs {
         (is_name && (parent == b"." || self.is_versions(Path::new(OsStr::from_bytes(parent))))).then(|| name.to_vec())
     }
 
-    /// Whether this path of a link's target, as the device or as this process understands it, is `versions/`. What
-    /// cannot be looked at is not.
+    /// Whether this path of a link's target, as the device understands it, is `versions/`. What cannot be looked at is
+    /// not.
     fn is_versions(&self, path: &Path) -> bool {
         let Ok(versions) = self.versions.stat_self() else { return false };
-        let same = |stat: Result<Option<Stat>>| stat.ok().flatten().is_some_and(|stat| stat.same_inode(&versions));
-        if path.is_absolute() {
-            let stat = |path: &Path| Dir::open(path).and_then(|dir| dir.stat_self()).map(Some);
-            same(stat(&self.layout.in_sysroot(path))) || same(stat(path))
+        let found = if path.is_absolute() || self.layout.is_image() {
+            self.layout.stat(&self.layout.device_root().join(layout::VERSIONS).join(path))
         } else {
-            same(self.versions.try_stat_following(path.as_os_str().as_bytes()))
-        }
+            self.versions.try_stat_following(path.as_os_str().as_bytes()).ok().flatten()
+        };
+        found.is_some_and(|stat| stat.same_inode(&versions))
     }
 }
 

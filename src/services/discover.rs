@@ -13,7 +13,6 @@ use std::path::{Component, Path, PathBuf};
 use super::{Description, ServiceManager};
 use crate::config::Service;
 use crate::error::Result;
-use crate::fsys::Dir;
 use crate::layout::{self, Layout};
 use crate::model::{Role, TreePath};
 
@@ -50,7 +49,7 @@ fn place(path: &Path, layout: &Layout) -> Option<TreePath> {
             return Some(place);
         }
         let (parent, name) = (path.parent()?, path.file_name()?);
-        let target = Dir::open(layout.in_sysroot(parent)).ok()?.read_link(name.as_bytes()).ok()?;
+        let target = layout.open_dir(parent).ok()?.read_link(name.as_bytes()).ok()?;
         path = lexical(&parent.join(Path::new(std::ffi::OsStr::from_bytes(&target))));
     }
     None

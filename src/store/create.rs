@@ -5,7 +5,7 @@
 
 use super::{Settings, Store};
 use crate::error::{Error, Refusal, Result};
-use crate::fsys::{Dir, SystemClock, durable, file, system};
+use crate::fsys::{Dir, Identity, SystemClock, durable, file, rooted, system};
 use crate::history::{History, State};
 use crate::layout::{self, Layout, PRIVATE_DIR_MODE, PUBLIC_DIR_MODE, PUBLIC_FILE_MODE};
 use crate::manifests::Manifests;
@@ -32,10 +32,7 @@ pub fn create(layout: Layout, settings: Settings, options: CreateOptions) -> Res
         Err(Error::NoStore { .. }) => {}
         Err(error) => return Err(error),
     }
-    let root = match Dir::open(layout.root()) {
-        Err(error) if error.is_io(std::io::ErrorKind::NotFound) => Dir::open_or_create(layout.root(), PUBLIC_DIR_MODE)?,
-        other => other?,
-    };
+    let root = layout.create_dirs(layout.device_root(), PUBLIC_DIR_MODE)?;
     if let Some(kind) = system::network_file_system(&root)?
         && !options.allow_network_fs
     {
@@ -43,7 +40,7 @@ pub fn create(layout: Layout, settings: Settings, options: CreateOptions) -> Res
             Refusal::NotAllowed,
             format!(
                 "{} is on {kind}, whose locks and renames may promise less than a store needs",
-                layout.root().display()
+                root.path().display()
             ),
             "use a local file system, or accept the risk with: init --allow-network-fs",
         ));
@@ -54,7 +51,7 @@ pub fn create(layout: Layout, settings: Settings, options: CreateOptions) -> Res
     }
     public_dir(&dir, layout::MANIFESTS)?;
     for name in [layout::OBJECTS, layout::STAGING, layout::TRASH] {
-        let inner = dir.ensure_dir(name, PRIVATE_DIR_MODE)?;
+        let inner = rooted::create_dir(&dir, name.as_bytes(), PRIVATE_DIR_MODE)?;
         file::disinherit(&inner, PRIVATE_DIR_MODE, || inner.path().to_owned())?;
         inner.sync()?;
     }
@@ -66,7 +63,7 @@ pub fn create(layout: Layout, settings: Settings, options: CreateOptions) -> Res
     root.sync()?;
     begin_history(&dir, &settings)?;
     // Last: with it, this is a store.
-    let format = Format::new(system::effective_uid() != 0, options.allow_network_fs);
+    let format = Format::new(dir.stat_self()?.uid != 0, options.allow_network_fs);
     durable::write(&dir, layout::FORMAT, format.to_text().as_bytes(), PUBLIC_FILE_MODE)?;
     let store = Store::open(layout, settings)?;
     store.prepare_index();
@@ -89,10 +86,15 @@ fn begin_history(dir: &Dir, settings: &Settings) -> Result<()> {
 /// A directory that anybody may list, whatever the umask and whatever the root hands down.
 fn public_dir(parent: &Dir, name: &str) -> Result<Dir> {
     let existed = parent.try_stat(name)?.is_some();
-    let dir = parent.ensure_dir(name, PUBLIC_DIR_MODE)?;
+    let dir = rooted::create_dir(parent, name.as_bytes(), PUBLIC_DIR_MODE)?;
+    // Begun by another user, it goes on as that user's.
+    let dir = match Identity::of_owner(&dir.stat_self()?) {
+        Some(owner) => dir.acting_as(Some(owner)),
+        None => dir,
+    };
     if !existed {
         // A group that a set-group-id root handed down may be one that this user cannot give to files.
-        dir.set_owner(".", system::effective_uid(), system::effective_gid())?;
+        file::set_owner(&dir, system::effective_uid(), system::effective_gid(), || dir.path().to_owned())?;
         file::disinherit(&dir, PUBLIC_DIR_MODE, || dir.path().to_owned())?;
     }
     Ok(dir)

@@ -33,8 +33,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::error::{Error, Refusal, Result};
-use crate::fsys::{Dir, LockFile, LockGuard, LockMode, SystemClock, system};
+use crate::error::{Error, Refusal, Result, Shown};
+use crate::fsys::{Dir, Identity, LockFile, LockGuard, LockMode, SystemClock, system};
 use crate::history::{History, State};
 use crate::layout::{self, Layout};
 use crate::manifests::Manifests;
@@ -71,6 +71,8 @@ pub struct Store {
     versions: Dir,
     dir: Dir,
     owner: (u32, u32),
+    /// Whether this process is the owner, or may act as the owner.
+    works_as_owner: bool,
     pool: OnceLock<rayon::ThreadPool>,
 }
 
@@ -129,18 +131,16 @@ impl Store {
             error if error.is_io(std::io::ErrorKind::NotFound) => Error::NoStore { root: layout.root() },
             other => other,
         };
-        let root = Dir::open(layout.root()).map_err(no_store)?;
+        let root = layout.open_dir(layout.device_root()).map_err(no_store)?;
         let dir = root.open_dir(layout::STORE).map_err(no_store)?;
         let versions = root.open_dir(layout::VERSIONS).map_err(no_store)?;
-        let (format, format_problem) = format(&dir, &layout)?;
         let stat = dir.stat_self()?;
         let owner = (stat.uid, stat.gid);
-        // What root makes in a user's store is the user's, who must be able to go on with it.
-        let owned = |dir: Dir| match system::effective_uid() {
-            0 if owner.0 != 0 => dir.for_heir(owner.0, owner.1),
-            _ => dir,
-        };
-        let (root, versions, dir) = (owned(root), owned(versions), owned(dir));
+        // In a user's store root works as that user. Where it may not, it only looks and switches (`check_user`).
+        let identity = Identity::of_owner(&stat).filter(|identity| identity.assume().is_ok());
+        let (root, dir) = (root.acting_as(identity), dir.acting_as(identity));
+        let versions = versions.acting_as(identity);
+        let (format, format_problem) = format(&dir, &layout)?;
         Ok(Self {
             layout,
             settings,
@@ -151,6 +151,7 @@ impl Store {
             versions,
             dir,
             owner,
+            works_as_owner: owner.0 == 0 || identity.is_some(),
             pool: OnceLock::new(),
         })
     }
@@ -199,7 +200,8 @@ impl Store {
 
     /// How it applies recorded owners.
     pub fn ownership(&self) -> Ownership {
-        match self.format.squash() {
+        // The format file is the owner's to change, and must not decide what root gives away.
+        match self.format.squash() || self.owner.0 != 0 {
             true => Ownership::Squash { uid: self.owner.0, gid: self.owner.1 },
             false => Ownership::AsRecorded,
         }
@@ -366,6 +368,34 @@ impl Store {
                 Refusal::NotAllowed,
                 format!("this store belongs to user {}, and you are user {uid}", self.owner.0),
                 "run the command as that user or as root",
+            ));
+        }
+        self.check_owners()
+    }
+
+    /// Whether root may work here: as the user whom all parts of the store belong to.
+    fn check_owners(&self) -> Result<()> {
+        if system::effective_uid() != 0 {
+            return Ok(());
+        }
+        let owner = self.owner.0;
+        if !self.works_as_owner {
+            return Err(Error::refused_with(
+                Refusal::NotAllowed,
+                format!("this store belongs to user {owner}, and this process may not act as that user"),
+                "run the command as that user, or with CAP_SETUID and CAP_SETGID",
+            ));
+        }
+        let other = self.versions.stat_self()?.uid;
+        if other != owner {
+            return Err(Error::refused_with(
+                Refusal::NotAllowed,
+                format!(
+                    "{} belongs to user {other} and {} to user {owner}: one of them could be replaced at any time",
+                    Shown::path(self.versions.path()),
+                    Shown::path(self.dir.path())
+                ),
+                "give both to one user",
             ));
         }
         Ok(())

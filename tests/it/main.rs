@@ -47,6 +47,7 @@ mod services;
 mod status;
 mod stress;
 mod supervise;
+mod users;
 mod verify;
 mod who;
 
@@ -100,6 +101,7 @@ fn main() -> std::process::ExitCode {
         status::tests(),
         stress::tests(),
         supervise::tests(),
+        users::tests(),
         verify::tests(),
         who::tests(),
     ];

@@ -50,7 +50,7 @@ pub struct Global {
     /// The store's root [default: /opt/tope]
     #[arg(long, global = true, env = "TOPE_ROOT", value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// Work in an offline image: the root, the configuration and links are meant inside DIR
+    /// Work in an offline image: the root, the configuration and links are meant inside DIR, and no link leads out of it
     #[arg(long, global = true, env = "TOPE_SYSROOT", value_name = "DIR")]
     pub sysroot: Option<PathBuf>,
     /// The configuration [default: /etc/tope-store/config.toml, if there is one]

@@ -71,8 +71,16 @@ impl Context {
         let configured = self.global.root.clone().or_else(|| self.config.root.clone());
         let root = configured.unwrap_or_else(|| PathBuf::from(layout::DEFAULT_ROOT));
         // Links are written with the root, so it has to be absolute.
-        let root = std::path::absolute(&root).unwrap_or(root);
+        let root = self.on_device(&root).unwrap_or(root);
         Layout::new(root, self.global.sysroot.clone())
+    }
+
+    /// A path of the device made absolute: in an image it begins at the image's top, not where this command is run.
+    pub fn on_device(&self, path: &Path) -> Result<PathBuf> {
+        match self.global.sysroot {
+            Some(_) => Ok(Path::new("/").join(path)),
+            None => std::path::absolute(path).map_err(|error| Error::io("find", path, error)),
+        }
     }
 
     /// How the store is used.
@@ -207,7 +215,7 @@ fn configuration(global: &Global) -> Result<Config> {
             .ok_or_else(|| Error::io("open", path, io::Error::from(io::ErrorKind::NotFound))),
         None => {
             let layout = Layout::new("/", global.sysroot.clone());
-            let loaded = tope_store::ops::configuration::load(&layout.in_sysroot(Path::new(DEFAULT_CONFIG_PATH)))?;
+            let loaded = tope_store::ops::configuration::load_from(&layout, Path::new(DEFAULT_CONFIG_PATH))?;
             Ok(loaded.unwrap_or_default())
         }
     }

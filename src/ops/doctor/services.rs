@@ -2,7 +2,6 @@
 
 use super::{Finding, Options, Report, Severity};
 use crate::error::{Result, Shown, chain};
-use crate::fsys::file;
 use crate::observe::Observer;
 use crate::services::{Activity, UnitState};
 use crate::store::Store;
@@ -31,10 +30,9 @@ pub(super) fn examine(store: &Store, options: &Options<'_>, report: &mut Report,
         Err(error) => report.not_done.push(format!("asking {} for the services: {}", manager.name(), chain(&error))),
     }
     for unit in units {
-        let text = UNIT_DIRS.iter().find_map(|dir| {
-            let path = store.layout().in_sysroot(std::path::Path::new(dir)).join(unit);
-            file::try_read_path(&path).ok().flatten()
-        });
+        let text = UNIT_DIRS
+            .iter()
+            .find_map(|dir| store.layout().try_read(&std::path::Path::new(dir).join(unit)).ok().flatten());
         if let Some(text) = text.filter(|text| !keeps_out(&String::from_utf8_lossy(text), store)) {
             drop(text);
             let root = store.layout().device_root().display().to_string();

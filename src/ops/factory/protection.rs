@@ -6,12 +6,13 @@
 //!
 //! **Invariant:** an inode that is shared with an object never gets the flag: it could get no further link.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fsys::{Dir, Kind, file};
 use crate::layout::PUBLIC_DIR_MODE;
 use crate::materialise::plan::{Plan, PlanDir, What};
 use crate::model::metadata::WRITE_BITS;
 use crate::model::{Manifest, Metadata};
+use crate::object::check::by_stat;
 use crate::store::Store;
 
 /// What protecting came to.
@@ -33,7 +34,14 @@ pub fn protect(store: &Store, manifest: &Manifest, own_inodes: bool) -> Result<P
     let top = store.versions().open_dir(&manifest.facts.name)?;
     let mut protected = Protected { changed: false, immutable: own_inodes };
     for directory in directories(manifest) {
-        let dir = top.open_below(&directory.path)?;
+        let dir = match top.open_own_below(&directory.path) {
+            // In another user's directory, who could undo it.
+            Err(Error::Refused { .. }) => {
+                protected.immutable = false;
+                continue;
+            }
+            other => other?,
+        };
         if own_inodes {
             protect_files(&directory, &dir, &mut protected)?;
         }
@@ -54,11 +62,12 @@ pub fn protect(store: &Store, manifest: &Manifest, own_inodes: bool) -> Result<P
 }
 
 fn protect_files(directory: &PlanDir, dir: &Dir, protected: &mut Protected) -> Result<()> {
-    for object in directory.files.iter().filter(|file| matches!(file.what, What::Object { .. })) {
+    for object in &directory.files {
+        let What::Object { key, recorded } = &object.what else { continue };
         let opened = dir.open_file(&object.name)?;
         let stat = crate::fsys::stat::stat_file(&opened, || dir.path_of(&object.name))?;
-        if stat.kind == Kind::File && stat.links == 1 {
-            set_flag(&opened, dir, protected)?;
+        if stat.links == 1 && by_stat(&stat, key, Some(recorded)).is_ok() {
+            set_flag(dir.holding(&opened), dir, protected)?;
         } else {
             protected.immutable = false;
         }
@@ -66,7 +75,7 @@ fn protect_files(directory: &PlanDir, dir: &Dir, protected: &mut Protected) -> R
     Ok(())
 }
 
-fn set_flag(fd: impl std::os::fd::AsFd, dir: &Dir, protected: &mut Protected) -> Result<()> {
+fn set_flag(fd: impl file::Handle, dir: &Dir, protected: &mut Protected) -> Result<()> {
     if file::immutable(&fd) == Some(true) {
         return Ok(());
     }
@@ -85,16 +94,17 @@ fn set_flag(fd: impl std::os::fd::AsFd, dir: &Dir, protected: &mut Protected) ->
 /// What the system refuses.
 pub fn lift(tree: &Dir, manifest: &Manifest) -> Result<()> {
     for directory in directories(manifest) {
-        let dir = match tree.open_below(&directory.path) {
+        let dir = match tree.open_own_below(&directory.path) {
             Ok(dir) => dir,
             // Whatever became of it, it is not protected.
+            Err(Error::Refused { .. }) => continue,
             Err(error) if error.is_io(std::io::ErrorKind::NotFound) => continue,
             Err(error) => return Err(error),
         };
         file::set_immutable(&dir, false, dir.path())?;
         for object in directory.files.iter().filter(|file| matches!(file.what, What::Object { .. })) {
             if dir.try_stat(&object.name)?.is_some_and(|stat| stat.kind == Kind::File && stat.links == 1) {
-                file::set_immutable(dir.open_file(&object.name)?, false, &dir.path_of(&object.name))?;
+                file::set_immutable(dir.holding(&dir.open_file(&object.name)?), false, &dir.path_of(&object.name))?;
             }
         }
         let (found, recorded) = (dir.stat_self()?.mode, mode_of(&directory));

@@ -134,7 +134,7 @@ impl Mender<'_> {
         fresh: &mut [bool],
         done: &mut Done,
     ) -> Result<()> {
-        let mut opened = Opened::lift(top.open_below(&plan.directories[at].path)?)?;
+        let mut opened = Opened::lift(top.open_own_below(&plan.directories[at].path)?)?;
         let mended = self.inside(&mut opened, plan, at, task, fresh, done);
         opened.restore()?;
         mended
@@ -223,8 +223,7 @@ impl Mender<'_> {
                 "made"
             }
             What::Symlink { target, owner } => {
-                self.aside.symlink(target, &staged)?;
-                self.aside.set_owner(&staged, owner.0, owner.1)?;
+                self.aside.symlink_owned(target, &staged, Some(*owner))?;
                 "made"
             }
         };
@@ -278,6 +277,7 @@ impl Mender<'_> {
         match found {
             Some(stat) if made_directory || stat.kind == Kind::Directory => {
                 if stat.kind == Kind::Directory {
+                    dir.check_own(name, &stat)?;
                     remove::make_movable(dir, name)?;
                 }
                 match self.aside.exchange(staged, dir, name) {
@@ -294,7 +294,7 @@ impl Mender<'_> {
                 if found.is_some_and(|stat| stat.kind == Kind::File)
                     && let Ok(old) = dir.open_file(name)
                 {
-                    file::set_immutable(&old, false, &dir.path_of(name))?;
+                    file::set_immutable(dir.holding(&old), false, &dir.path_of(name))?;
                 }
                 self.aside.rename(staged, dir, name)?;
                 // Between two names of one inode the rename does nothing.

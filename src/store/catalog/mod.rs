@@ -231,8 +231,7 @@ impl Store {
         tracing::info!("rebuilding the index");
         let reading = self.history()?.read()?;
         index::rebuild(self.dir(), REBUILT, self.all_manifests()?, reading.events.iter().filter_map(line).map(Ok))?;
-        let placed =
-            self.hand_to_owner(REBUILT).and_then(|()| index::rebuild::replace(self.dir(), REBUILT, layout::INDEX));
+        let placed = index::rebuild::replace(self.dir(), REBUILT, layout::INDEX);
         if placed.is_err() {
             // The next command that recovers removes it otherwise.
             let _ = self.dir().remove_file_if_present(REBUILT);
@@ -263,15 +262,6 @@ impl Store {
             (Ok(_), Ok(_)) | (Err(Error::Corrupt { .. } | Error::Newer { .. } | Error::NotFound { .. }), _) => None,
             (Err(error), _) | (_, Err(error)) => Some(Err(error)),
         }))
-    }
-
-    /// A file that root made in somebody else's store is theirs.
-    fn hand_to_owner(&self, name: &str) -> Result<()> {
-        let (uid, gid) = self.owner;
-        match self.dir().stat(name)? {
-            stat if (stat.uid, stat.gid) == (uid, gid) => Ok(()),
-            _ => self.dir().set_owner(name, uid, gid),
-        }
     }
 }
 

@@ -71,7 +71,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     let found = asked.then(|| services::discover::services(&*manager, configured, store.layout()).ok()).flatten();
     let units: Vec<String> = found.as_ref().unwrap_or(configured).iter().map(|service| service.unit.clone()).collect();
     let options = Options {
-        bin_dir: bin_dir.unwrap_or_else(|| DEFAULT_BIN_DIR.into()),
+        bin_dir: context.on_device(&bin_dir.unwrap_or_else(|| DEFAULT_BIN_DIR.into()))?,
         min_free: context.config().import.min_free.unwrap_or(0),
         services: asked.then_some((&*manager, units)),
         fix: arguments.fix,

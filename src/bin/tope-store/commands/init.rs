@@ -27,7 +27,7 @@ struct Document {
 pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     let options = CreateOptions { allow_network_fs: arguments.allow_network_fs };
     let (store, report) = ops::init::init(context.layout(), context.settings(), options)?;
-    let root = store.layout().root().display().to_string();
+    let root = store.root().path().display().to_string();
     let document = Document { root: root.clone(), created: report.created, squash: report.squash };
     context.answer(&document, |out| match report.created {
         true => writeln!(out, "created a store in {root}"),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
-use tope_store::error::{Error, Result, Shown};
+use tope_store::error::{Result, Shown};
 use tope_store::layout::DEFAULT_BIN_DIR;
 use tope_store::ops::link::{Link, Mode, Options, Outcome, Report, Writing, link};
 
@@ -69,7 +69,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     let bin_dir = arguments.bin_dir.or_else(|| context.config().bin_dir.clone());
     let bin_dir = bin_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_BIN_DIR));
     // Links of ours are known by where they lead, so their own place has to be absolute.
-    let bin_dir = std::path::absolute(&bin_dir).map_err(|error| Error::io("find", &bin_dir, error))?;
+    let bin_dir = context.on_device(&bin_dir)?;
     let options = Options {
         bin_dir,
         mode: if arguments.remove { Mode::Remove } else { Mode::Create },

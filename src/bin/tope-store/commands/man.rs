@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory};
 use serde::Serialize;
 use tope_store::error::{Error, Result};
-use tope_store::fsys::{Dir, durable};
+use tope_store::fsys::{durable, rooted};
 use tope_store::layout::{PUBLIC_DIR_MODE, PUBLIC_FILE_MODE};
 
 use crate::cli::Cli;
@@ -46,7 +46,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         context.raw(|out| out.write_all(&page.1))?;
         return Ok(Exit::Done);
     };
-    let dir = Dir::open_or_create(out, PUBLIC_DIR_MODE)?;
+    let dir = rooted::open_or_create(out, PUBLIC_DIR_MODE)?;
     for (name, page) in &pages {
         durable::write(&dir, name, page, PUBLIC_FILE_MODE)?;
     }

@@ -170,7 +170,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     let progress = context.progress();
     let report = status(&store, &Options { verify: arguments.verify.verify() }, &progress)?;
     drop(progress);
-    let root = store.layout().root().display().to_string();
+    let root = store.root().path().display().to_string();
     let role = |role| report.role(role).map(RoleDocument::of).unwrap_or_default();
     let (history, history_detail) = history_state(&report.history);
     let document = Document {

@@ -32,7 +32,7 @@ impl Notice {
         let now = store.clock().now();
         Self {
             event,
-            root: store.layout().root().display().to_string(),
+            root: store.root().path().display().to_string(),
             time: now.unix_seconds,
             boot: now.boot_id,
             version: version.map(ToString::to_string),

@@ -297,12 +297,10 @@ impl<'a> Pass<'a> {
     }
 
     fn link_shared(&self, path: &TreePath, target: &Dir, name: &[u8], stat: &Stat) -> Result<()> {
-        target.symlink(shared_target(path), name)?;
         let (uid, gid) = self.ingest.rules.owner.unwrap_or((stat.uid, stat.gid));
         let applied = self.ingest.ownership.apply(&Metadata::new(0o777, uid, gid));
-        if !self.ingest.objects.is_some_and(|objects| objects.fresh().belongs_to(applied.uid, applied.gid)) {
-            target.set_owner(name, applied.uid, applied.gid)?;
-        }
+        let own = self.ingest.objects.is_some_and(|objects| objects.fresh().belongs_to(applied.uid, applied.gid));
+        target.symlink_owned(shared_target(path), name, (!own).then_some((applied.uid, applied.gid)))?;
         locked(&self.shared).push(path.clone());
         Ok(())
     }

@@ -70,11 +70,9 @@ impl<'a> One<'a> {
         let link = self.origin.dir()?.read_link(&file.name).map_err(|error| self.error(file, &error))?;
         let metadata = Metadata { mode: 0o777, ..self.metadata(&file.stat, Xattrs::none()) };
         if let (Some(target), Some(objects)) = (target, self.ingest.objects) {
-            target.symlink(&link, &file.name)?;
             let applied = self.ingest.ownership.apply(&metadata);
-            if !objects.fresh().belongs_to(applied.uid, applied.gid) {
-                target.set_owner(&file.name, applied.uid, applied.gid)?;
-            }
+            let other = !objects.fresh().belongs_to(applied.uid, applied.gid);
+            target.symlink_owned(&link, &file.name, other.then_some((applied.uid, applied.gid)))?;
         }
         self.ingest.tally.symlinks.add(1);
         Ok(Entry { name: file.name.clone(), metadata, node: Node::Symlink { target: link.into() } })
