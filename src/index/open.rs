@@ -27,6 +27,7 @@ use super::Index;
 use super::failure::{failed, is_engine_busy, is_engine_damage};
 use super::migrate::{APPLICATION_ID, MIGRATIONS, application_id, migrate, newest, user_version};
 use crate::error::Result;
+use crate::fsys::file::Handle;
 use crate::fsys::{Dir, Kind};
 
 /// Page cache in KiB: holds the upper pages of an index of a million entries, and is a thirtieth of the memory of a
@@ -130,18 +131,12 @@ fn journal_of(name: &str) -> String {
 
 /// Opens the index `name` in `dir`. Waits `busy_timeout` for other processes, here and later.
 pub fn open(dir: &Dir, name: &str, mode: Mode, busy_timeout: Duration) -> Opened {
-    // The engine opens by path, whatever a user who owns the directory has put there.
-    let acting = match dir.act() {
-        Ok(acting) => acting,
-        Err(error) => return Opened::Unusable(Unusable::new(Trouble::Denied, error.to_string())),
-    };
-    let opened = try_open(dir, name, mode, busy_timeout, MIGRATIONS).and_then(|connection| {
-        // Closing would remove the log by its path, when this process acts as itself again.
-        let option = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
-        connection.set_db_config(option, acting.is_some()).map_err(|error| Unusable::of(&error))?;
-        Ok(connection)
-    });
-    match opened {
+    // The engine opens and makes the journal by its path at each transaction, and as root gives it to the owner of the
+    // index: in a directory of another user it could be any file. What is asked is answered from memory there.
+    if dir.identity().is_some() {
+        return Opened::Unusable(Unusable::new(Trouble::Denied, "it is another user's, who can replace its journal"));
+    }
+    match try_open(dir, name, mode, busy_timeout, MIGRATIONS) {
         Ok(connection) => Opened::Usable(Index::new(connection, busy_timeout)),
         Err(unusable) => Opened::Unusable(unusable),
     }

@@ -166,8 +166,18 @@ fn no_directory_made_for_links_changes_the_mode_of_another_file() -> Outcome {
 }
 
 /// Names in `store/` that root opens.
-const NAMES: &[&str] =
-    &["history", "format", "trial", "index.db", "lock", "history.lock", "refs.lock", "manifests/v1.0.0"];
+const NAMES: &[&str] = &[
+    "history",
+    "format",
+    "trial",
+    "index.db",
+    "index.db-journal",
+    "index.db-wal",
+    "lock",
+    "history.lock",
+    "refs.lock",
+    "manifests/v1.0.0",
+];
 
 fn commands(fixture: &Fixture) -> Vec<Vec<String>> {
     let source = fixture.beside("source").display().to_string();
