@@ -38,6 +38,8 @@ pub const INDEX: &str = "index.db";
 pub const STAGING: &str = "staging";
 /// What is being removed, in [`STORE`].
 pub const TRASH: &str = "trash";
+/// What names this store among all, in [`STORE`].
+pub const IDENTITY: &str = "identity";
 /// Blocks that gc gives back first on a full disk, in [`STORE`].
 pub const RESERVE: &str = "reserve";
 
@@ -60,6 +62,8 @@ pub const PREVIOUS_NEW: &str = ".previous.new";
 pub const FACTORY_NEW: &str = ".factory.new";
 /// In [`VERSIONS`]: a plain file rewritten after every switch, for those who watch files.
 pub const SWITCHED: &str = ".switched";
+/// In [`VERSIONS`]: the same line as [`IDENTITY`], so that the store knows the directory again.
+pub const MARK: &str = ".identity";
 
 /// Mode of directories that only the store's owner may enter.
 pub const PRIVATE_DIR_MODE: u32 = 0o700;

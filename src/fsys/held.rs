@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::process::{is_gone, processes};
+use crate::error::Result;
 
 /// An inode that a process holds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,8 +25,12 @@ pub struct Hold {
 
 /// Finds the inodes on `device` that processes hold. Processes that may not be inspected are passed over;
 /// [`uses_below`](super::process::uses_below) counts them.
-pub fn held_on(device: u64) -> Vec<Hold> {
-    processes(&[], Some(device)).holds
+///
+/// # Errors
+///
+/// As [`processes`].
+pub fn held_on(device: u64) -> Result<Vec<Hold>> {
+    Ok(processes(&[], Some(device))?.holds)
 }
 
 /// A map of a file, as a line of `/proc/*/maps` has it: addresses, permissions, offset, device, inode, path.
@@ -125,9 +130,9 @@ mod tests {
         // By path as well: other tests of this process get the inode as soon as it is free.
         let ours = |hold: &Hold| hold.path.starts_with(path.as_os_str().as_bytes());
         let held = |holds: Vec<Hold>| holds.iter().any(|h| (h.inode, h.pid) == (metadata.ino(), pid) && ours(h));
-        assert!(held(held_on(metadata.dev())));
+        assert!(held(held_on(metadata.dev()).unwrap()));
         drop(file);
-        assert!(!held(held_on(metadata.dev())));
+        assert!(!held(held_on(metadata.dev()).unwrap()));
     }
 
     #[test]

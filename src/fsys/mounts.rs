@@ -4,13 +4,23 @@ use std::borrow::Cow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::error::{Error, Result};
 use crate::model::EntryName;
 
 /// Mount points below `directory` (absolute, without symbolic links): the name directly in it, and the path below that.
 /// Those of other mount namespaces are not seen.
-pub fn mounts_below(directory: &Path) -> Vec<(EntryName, Vec<u8>)> {
-    let text = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-    text.split(|byte| *byte == b'\n').filter_map(|line| below(line, directory.as_os_str().as_bytes())).collect()
+///
+/// # Errors
+///
+/// The table of mounts cannot be read, so that any path may be one. A system without `/proc` shows none.
+pub fn mounts_below(directory: &Path) -> Result<Vec<(EntryName, Vec<u8>)>> {
+    let table = "/proc/self/mountinfo";
+    let text = match std::fs::read(table) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        other => other.map_err(|error| Error::io("read", table, error))?,
+    };
+    let directory = directory.as_os_str().as_bytes();
+    Ok(text.split(|byte| *byte == b'\n').filter_map(|line| below(line, directory)).collect())
 }
 
 /// The options of the file system with this device number, those of the mount and its own; `None` if it is not seen.

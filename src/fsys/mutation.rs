@@ -22,6 +22,10 @@ pub enum Mutation {
     NoMountId,
     /// Damage that is found in an object does not end the trust in it.
     Revoke,
+    /// A sweep of staging does not take the lock of what it removes.
+    SweepLock,
+    /// Pins do not protect a version.
+    Protection,
 }
 
 impl Mutation {
@@ -46,6 +50,8 @@ impl Mutation {
             Self::ReadOnlyCache => "read-only-cache",
             Self::NoMountId => "no-mount-id",
             Self::Revoke => "revoke",
+            Self::SweepLock => "sweep-lock",
+            Self::Protection => "protection",
         };
         CHOSEN.get_or_init(|| std::env::var("TOPE_MUTATION").unwrap_or_default()) == name
     }

@@ -2,14 +2,19 @@
 //!
 //! A process uses a path if it executes it, maps it, has it open, or has it as its working or root directory. What
 //! the kernel does not let the caller see (other users' processes, when not root) is counted, not guessed.
+//!
+//! **Invariant:** an error that is neither a process that ended nor one that belongs to another user ends the look. A
+//! process that could not be inspected, for lack of a descriptor say, may use anything.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::held::{Hold, Map};
 use super::mounts::unescape;
+use crate::error::{Error, Result};
 use crate::model::EntryName;
 
 /// A use of a path by a process.
@@ -52,31 +57,54 @@ pub struct Processes {
 /// Finds the uses of everything below `directory`, grouped by the names directly in it.
 ///
 /// `directory` is compared as the kernel prints it: absolute and without symbolic links.
-pub fn uses_below(directory: &Path) -> Uses {
-    let Processes { uses, hidden, .. } = processes(&[directory], None);
-    Uses { uses: uses.into_iter().next().unwrap_or_default(), hidden }
+///
+/// # Errors
+///
+/// As [`processes`].
+pub fn uses_below(directory: &Path) -> Result<Uses> {
+    let Processes { uses, hidden, .. } = processes(&[directory], None)?;
+    Ok(Uses { uses: uses.into_iter().next().unwrap_or_default(), hidden })
 }
 
 /// Looks at every process once: what each uses below these directories, and the inodes that it holds on `device`.
-pub fn processes(directories: &[&Path], device: Option<u64>) -> Processes {
+///
+/// # Errors
+///
+/// A process can be neither inspected nor passed over. A system without `/proc` shows none, and counts as one process
+/// that could not be inspected.
+pub fn processes(directories: &[&Path], device: Option<u64>) -> Result<Processes> {
     inspect_all(directories, device, &HashSet::new())
 }
 
 /// The same for one directory; finds as well who may write to these inodes on the device, whatever path leads there.
-pub fn writers(directory: &Path, device: u64, inodes: &HashSet<u64>) -> Processes {
+///
+/// # Errors
+///
+/// As [`processes`].
+pub fn writers(directory: &Path, device: u64, inodes: &HashSet<u64>) -> Result<Processes> {
     inspect_all(&[directory], Some(device), inodes)
 }
 
-fn inspect_all(directories: &[&Path], device: Option<u64>, inodes: &HashSet<u64>) -> Processes {
+fn inspect_all(directories: &[&Path], device: Option<u64>, inodes: &HashSet<u64>) -> Result<Processes> {
     let prefixes: Vec<&[u8]> = directories.iter().map(|directory| directory.as_os_str().as_bytes()).collect();
     let uses = vec![Vec::new(); prefixes.len()];
     let mut look = Look { prefixes: &prefixes, device, inodes, found: Processes { uses, ..Processes::default() } };
-    let Ok(processes) = std::fs::read_dir("/proc") else { return look.found };
+    let processes = match std::fs::read_dir("/proc") {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Processes { hidden: 1, ..look.found }),
+        other => other.map_err(|error| Error::io("list", "/proc", error))?,
+    };
     let mut buffer = Vec::new();
-    for process in processes.flatten() {
+    for process in processes {
+        let process = process.map_err(|error| Error::io("list", "/proc", error))?;
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        if look.inspect(pid, &process.path(), &mut buffer).is_err() && process.path().join("stat").exists() {
-            look.found.hidden += 1;
+        match look.inspect(pid, &process.path(), &mut buffer) {
+            Ok(()) => {}
+            Err(error) if is_gone(&error) => {}
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                // One that ended belongs to no user any longer, and hides nothing.
+                look.found.hidden += usize::from(process.path().join("stat").exists());
+            }
+            Err(error) => return Err(Error::io("inspect", process.path(), error)),
         }
     }
     for uses in &mut look.found.uses {
@@ -87,7 +115,16 @@ fn inspect_all(directories: &[&Path], device: Option<u64>, inodes: &HashSet<u64>
         holds.sort_unstable();
         holds.dedup();
     }
-    look.found
+    Ok(look.found)
+}
+
+/// Keeps the error that matters most: one that ends the look, before one that hides a process.
+fn keep_worst(seen: &mut std::io::Result<()>, error: std::io::Error) {
+    let ends = |error: &std::io::Error| error.kind() != ErrorKind::PermissionDenied;
+    // A process that ended uses nothing, and a kernel thread has no executable.
+    if !is_gone(&error) && seen.as_ref().err().is_none_or(|kept| !ends(kept) && ends(&error)) {
+        *seen = Err(error);
+    }
 }
 
 struct Look<'a> {
@@ -109,18 +146,30 @@ impl Look<'_> {
                     self.held(pid, how, &link, &target, &|| false);
                     self.used(pid, how, target.as_os_str().as_bytes(), || false);
                 }
-                // Kernel threads have no executable; a process that ended uses nothing.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => seen = Err(error),
+                Err(error) => keep_worst(&mut seen, error),
             }
         }
         match read_into(&process.join("maps"), buffer) {
             Ok(()) => self.maps(pid, process, buffer),
-            Err(error) => seen = Err(error),
+            Err(error) => keep_worst(&mut seen, error),
         }
-        for file in std::fs::read_dir(process.join("fd"))?.flatten() {
+        let files = match std::fs::read_dir(process.join("fd")) {
+            Ok(files) => files,
+            Err(error) => {
+                keep_worst(&mut seen, error);
+                return seen;
+            }
+        };
+        for file in files {
+            let read = file.and_then(|file| Ok((std::fs::read_link(file.path())?, file)));
+            let (target, file) = match read {
+                Ok(read) => read,
+                Err(error) => {
+                    keep_worst(&mut seen, error);
+                    continue;
+                }
+            };
             let link = file.path();
-            let Ok(target) = std::fs::read_link(&link) else { continue };
             let writes = || is_open_for_writing(&process.join("fdinfo").join(file.file_name()));
             self.held(pid, "has open", &link, &target, &writes);
             self.used(pid, "has open", target.as_os_str().as_bytes(), writes);
@@ -190,7 +239,7 @@ fn is_open_for_writing(info: &Path) -> bool {
 /// Whether an error says that the process, or what was asked about it, is there no longer.
 pub(super) fn is_gone(error: &std::io::Error) -> bool {
     const NO_SUCH_PROCESS: i32 = 3;
-    error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(NO_SUCH_PROCESS)
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(NO_SUCH_PROCESS)
 }
 
 /// Reads a file of `/proc`, whose length is not known before.
@@ -217,10 +266,20 @@ fn unit_in(groups: &str) -> Option<String> {
 
 /// When a process was started, in clock ticks since the boot: with its number, it names this process and no other of the
 /// same boot. `None` if there is none of this number (or no `/proc`).
-pub fn started(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+///
+/// # Errors
+///
+/// The system refuses to say, so that the process may be alive.
+pub fn started(pid: u32) -> Result<Option<u64>> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = match std::fs::read(&path) {
+        Err(error) if is_gone(&error) => return Ok(None),
+        other => other.map_err(|error| Error::io("read", path, error))?,
+    };
     // The name in parentheses may hold anything; `starttime` is the 22nd field, by proc(5).
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+    let stat = String::from_utf8_lossy(&stat);
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    Ok(fields.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok()))
 }
 
 /// The command line of a process, made safe to print; its name in brackets if it has none, empty if it ended.
@@ -265,7 +324,7 @@ mod tests {
         std::fs::create_dir_all(top.join("v1/bin")).unwrap();
         let _open = std::fs::File::create(top.join("v1/log")).unwrap();
         let mut child = std::process::Command::new("sleep").arg("60").current_dir(top.join("v1/bin")).spawn().unwrap();
-        let found = uses_below(&top);
+        let found = uses_below(&top).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
         let has = |pid: u32, how, writes, path: &str| {

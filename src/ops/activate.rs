@@ -89,7 +89,7 @@ impl<'a> Activation<'a> {
         warnings: &'a Warnings<'a>,
     ) -> Result<Self> {
         let start = Instant::now();
-        store.check_writable()?;
+        store.check_changeable()?;
         store.expect_understood("activate")?;
         let survey = store.survey()?;
         let target = survey.resolve(store, selector)?;
@@ -122,8 +122,21 @@ impl<'a> Activation<'a> {
 
     /// Refuses a version that is bad or damaged.
     pub(super) fn check(&self) -> Result<()> {
+        self.refuse_missing_tree()?;
         self.refuse_bad(&self.survey)?;
         self.check_tree(&self.survey)
+    }
+
+    fn refuse_missing_tree(&self) -> Result<()> {
+        let target = &self.target;
+        if self.store.has_tree(target)? || self.store.is_being_removed(target)? {
+            return Ok(());
+        }
+        Err(Error::refused_with(
+            Refusal::Unhealthy,
+            format!("{target} is missing-tree: its tree is gone"),
+            format!("build it again with: tope-store verify {target} --repair"),
+        ))
     }
 
     fn refuse_bad(&self, survey: &Survey) -> Result<()> {

@@ -73,7 +73,10 @@ pub fn affected(
     if changes.is_empty() || found.iter().all(Affected::is_affected) {
         return Ok(Touched { units: found, definitions, doubt: None });
     }
-    let used = used(store, from, &changes);
+    let used = match used(store, from, &changes) {
+        Ok(used) => used,
+        Err(error) => return all(chain(&error)),
+    };
     for (affected, needs) in found.iter_mut().zip(&needs).filter(|(affected, _)| !affected.is_affected()) {
         affected.reasons = used.get(&affected.unit).cloned().unwrap_or_default();
         let known = |path: &TreePath| {
@@ -207,12 +210,12 @@ fn led_to(manifest: &Manifest, path: &TreePath) -> Option<TreePath> {
 }
 
 /// By unit: what of the changes its processes were seen to use.
-fn used(store: &Store, version: &VersionName, changes: &[Change]) -> BTreeMap<String, Vec<String>> {
+fn used(store: &Store, version: &VersionName, changes: &[Change]) -> Result<BTreeMap<String, Vec<String>>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let Ok(versions) = store.versions().real_path() else { return found };
+    let versions = store.versions().real_path()?;
     let changed: BTreeMap<&[u8], &Change> = changes.iter().map(|change| (change.path.as_bytes(), change)).collect();
     let mut units: BTreeMap<i32, Option<String>> = BTreeMap::new();
-    for one in process::uses_below(&versions).uses {
+    for one in process::uses_below(&versions)?.uses {
         let change = changed.get(one.path.as_slice()).filter(|_| one.name.as_bytes() == version.as_str().as_bytes());
         let Some(change) = change else { continue };
         let unit = units.entry(one.pid).or_insert_with(|| process::unit_of(one.pid));
@@ -224,5 +227,5 @@ fn used(store: &Store, version: &VersionName, changes: &[Change]) -> BTreeMap<St
             }
         }
     }
-    found
+    Ok(found)
 }

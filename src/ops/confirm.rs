@@ -35,7 +35,7 @@ pub struct Report {
 ///
 /// [`Error::NotFound`]; [`Error::Refused`] for a directory that was made by hand; the history cannot be written.
 pub fn confirm(store: &Store, options: &Options) -> Result<Report> {
-    store.check_writable()?;
+    store.check_changeable()?;
     store.expect_understood("confirm")?;
     let survey = store.survey()?;
     let version = survey.resolve(store, options.version.as_ref().unwrap_or(&Selector::Role(Role::Current)))?;

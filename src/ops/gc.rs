@@ -55,6 +55,8 @@ pub struct Report {
     pub removed: Vec<Decided>,
     /// Versions that stay, newest first.
     pub kept: Vec<Decided>,
+    /// Versions that were forgotten, or would be, since their trees are gone and nothing protects them.
+    pub forgotten: Vec<VersionName>,
     /// Bytes that come back in all; includes [`Report::anyhow`].
     pub freed_bytes: u64,
     /// Whether that is an upper bound, since files may share blocks on this file system.
@@ -103,6 +105,7 @@ pub fn gc(store: &Store, policy: &Policy, mode: Mode, observer: &dyn Observer) -
     let mut report = Report {
         removed: Vec::new(),
         kept: plan.kept().map(|decision| decided(&decision.name, &decision.reasons)).collect(),
+        forgotten: [store.forgotten(), inventory.forgettable.clone()].concat(),
         freed_bytes: 0,
         up_to: footprints.may_share_blocks,
         wanted_bytes: plan.freed.map(|freed| freed.wanted_bytes),
@@ -238,7 +241,7 @@ pub(super) fn end_revocations(
     inventory: &Inventory,
     removed: &[VersionName],
 ) -> Result<()> {
-    let revoked = Revoked::of(&inventory.marks);
+    let revoked = Revoked::of(inventory.protections.marks());
     if revoked.is_empty() {
         return Ok(());
     }

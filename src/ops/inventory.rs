@@ -4,7 +4,7 @@
 //! **Invariant:** nothing is planned in doubt. A manifest that cannot be read, or a history that cannot be trusted, is
 //! a refusal: what they would have said might have kept a version or an object.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{PoisonError, RwLock};
 
 use rayon::prelude::*;
@@ -15,14 +15,13 @@ use crate::fsys::held::Hold;
 use crate::fsys::mounts::mounts_below;
 use crate::fsys::process::{Use, processes};
 use crate::history::State;
-use crate::layout;
 use crate::model::retention::Candidate;
-use crate::model::{Digest, Facts, Marks, Role, VersionName};
+use crate::model::{Digest, Facts, Marks, VersionName};
 use crate::observe::{self, Observer, Stage};
-use crate::refs::Roles;
 use crate::store::Store;
 use crate::store::catalog::Removal;
-use crate::store::removal::{Trashed, user, users, wanting};
+use crate::store::protection::Protections;
+use crate::store::removal::{Trashed, user, users};
 
 /// One published version.
 pub(super) struct Version {
@@ -44,14 +43,14 @@ pub(super) struct Inventory {
     pub(super) references: References,
     /// What all these versions refer to.
     counts: Counts,
-    pub(super) marks: Marks,
-    pub(super) roles: Roles,
+    pub(super) protections: Protections,
     /// Processes that could not be inspected.
     pub(super) hidden_processes: u64,
     /// Inodes that processes hold.
     pub(super) holds: Vec<Hold>,
     uses: BTreeMap<VersionName, Vec<String>>,
-    trial: Option<Vec<u8>>,
+    /// Lost versions that nothing protects.
+    pub(super) forgettable: Vec<VersionName>,
     versions_path: Vec<u8>,
 }
 
@@ -72,11 +71,18 @@ pub(super) fn refuse_doubt(store: &Store, observer: &dyn Observer) -> Result<(Ma
         }
         _ => return Err(doubt("the history is missing".into())),
     }
-    // Without it nobody knows which objects the version needs. (One whose tree is gone as well needs none.)
+    // Without it nothing tells which objects the version needs. One whose tree is gone as well is forgotten first,
+    // unless it is protected.
     let names = store.manifests()?.names()?;
     for name in reading.marks.versions.keys().filter(|name| !names.contains(name)) {
         if store.has_tree(name)? {
             return Err(doubt(format!("the manifest of {name} is gone")));
+        }
+        if store.is_lost_entirely(name)?
+            && let Some(reasons) = store.protections_of_lost([name])?.remove(name)
+        {
+            let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+            return Err(doubt(format!("{name} {}, and its manifest and tree are gone", reasons.join(", "))));
         }
     }
     match Contents::read(store, observer) {
@@ -109,11 +115,10 @@ impl Contents {
 impl Inventory {
     /// Takes the inventory. The caller holds the lock alone, unless it only looks.
     ///
-    /// Versions whose directory is neither in `versions/` nor wanted by a role count as gone: the command that removes
-    /// settles that first, and the one that only looks says what it would do. So do those whose manifest went since
-    /// `contents` was read.
+    /// Lost versions that nothing protects count as gone: the command that removes forgets them first, and a dry run
+    /// says what would remain. So do those whose manifest went since `contents` was read.
     pub(super) fn take(store: &Store, marks: Marks, contents: Contents) -> Result<Self> {
-        let (roles, manifests) = (store.refs()?.read()?, store.manifests()?);
+        let (protections, manifests) = (Protections::read(store, marks)?, store.manifests()?);
         let names = manifests.names()?;
         let all = RwLock::new(contents.references);
         let mut read = contents.versions;
@@ -126,11 +131,20 @@ impl Inventory {
         }
         let references = all.into_inner().unwrap_or_else(PoisonError::into_inner);
         let (mut versions, mut counts) = (BTreeMap::new(), Counts::none(&references));
+        let lost = store.without_tree(&names)?;
+        let kept = store.protections_of_lost(&lost)?;
         for name in names {
-            let there = store.versions().try_stat(&name)?.is_some() || !wanting(&roles, &name).is_empty();
+            let there = !lost.contains(&name) || kept.contains_key(&name);
             if let Some(version) = read.remove(&name).filter(|_| there) {
                 counts.add(&references, &version.referred);
                 versions.insert(name, version);
+            }
+        }
+        let mut forgettable = Vec::new();
+        for name in lost.into_iter().filter(|name| !kept.contains_key(name)) {
+            // A removal that died is completed, which is another matter.
+            if !store.is_being_removed(&name)? {
+                forgettable.push(name);
             }
         }
         let versions_path = store.versions().real_path()?;
@@ -138,12 +152,11 @@ impl Inventory {
             versions,
             references,
             counts,
-            marks,
-            roles,
+            protections,
             hidden_processes: 0,
             holds: Vec::new(),
             uses: BTreeMap::new(),
-            trial: store.dir().try_read(layout::TRIAL)?,
+            forgettable,
             versions_path: std::os::unix::ffi::OsStrExt::as_bytes(versions_path.as_os_str()).to_vec(),
         };
         inventory.find_users(store)?;
@@ -171,7 +184,7 @@ impl Inventory {
     /// place an adopted one took uses that version.
     fn find_users(&mut self, store: &Store) -> Result<()> {
         let (path, trash) = (store.versions().real_path()?, store.trash_dir()?.real_path()?);
-        let found = processes(&[&path, &trash], Some(store.versions().stat_self()?.device));
+        let found = processes(&[&path, &trash], Some(store.versions().stat_self()?.device))?;
         self.hidden_processes = found.hidden as u64;
         self.holds = found.holds;
         let [mut uses, in_trash] = <[_; 2]>::try_from(found.uses).unwrap_or_default();
@@ -179,7 +192,7 @@ impl Inventory {
             let version = Trashed::parse(used.name.as_bytes()).and_then(|trashed| entry_name(&trashed.version));
             uses.extend(version.map(|name| Use { name, ..used }));
         }
-        let mounts = mounts_below(&path);
+        let mounts = mounts_below(&path)?;
         for name in self.versions.keys() {
             let of_name = |other: &crate::model::EntryName| other.as_bytes() == name.as_str().as_bytes();
             let mut users = users(&uses, |used| of_name(&used.name));
@@ -211,46 +224,17 @@ impl Inventory {
     }
 
     fn candidate(&self, name: &VersionName, version: &Version) -> Candidate {
-        let standing = self.marks.standing(&version.digest);
         let facts = &version.facts;
         Candidate {
-            name: name.clone(),
-            import_number: facts.import_number,
             imported_at: facts.imported_at,
             clock_synchronised: facts.clock_synchronised,
             labels: facts.labels.clone(),
-            bad: standing.bad.is_some(),
-            good: standing.good,
-            was_current: standing.was_current,
-            left_by_rollback: standing.left,
-            roles: BTreeSet::from_iter(wanting(&self.roles, name)),
-            recorded_factory: self.marks.roles.get(&Role::Factory) == Some(name),
-            pinned: self.marks.pins.contains(name),
-            on_trial: self.trial.as_ref().is_some_and(|trial| names(trial, name)),
             in_use: self.uses.get(name).cloned().unwrap_or_default(),
+            ..self.protections.candidate(name, facts.import_number, &version.digest)
         }
     }
 }
 
 fn entry_name(version: &VersionName) -> Option<crate::model::EntryName> {
     crate::model::EntryName::new(version.as_str().as_bytes()).ok()
-}
-
-/// Whether a text names this version, whatever the text's format: a trial that cannot be understood must still protect.
-fn names(text: &[u8], version: &VersionName) -> bool {
-    let in_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"._+~-".contains(byte);
-    text.split(|byte| !in_name(byte)).any(|word| word == version.as_str().as_bytes())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_trial_names_its_versions_in_any_format() {
-        let named = |text: &str, version: &str| names(text.as_bytes(), &version.parse().unwrap());
-        assert!(named(r#"{"from":"v1.0.0","to":"v1.1.0"}"#, "v1.1.0"));
-        assert!(named("from=v1.0.0\nto=v1.1.0\n", "v1.0.0"));
-        assert!(!named(r#"{"to":"v1.1.0-rc.1"}"#, "v1.1.0"));
-    }
 }

@@ -117,7 +117,7 @@ impl Report {
 /// [`crate::error::Error::NotFound`] if there is no current version to link to; the system refuses. That a name is
 /// taken by something foreign is no error: the rest is done, and the report tells.
 pub fn link(store: &Store, options: &Options) -> Result<Report> {
-    store.check_writable()?;
+    store.check_changeable()?;
     store.expect_understood("link")?;
     let mut programs = BTreeMap::new();
     let mut services = BTreeMap::new();

@@ -20,7 +20,7 @@ pub struct Report {
 ///
 /// [`Error::NotFound`]; [`Error::Usage`] for an empty text; the history cannot be written.
 pub fn note(store: &Store, selector: &Selector, text: &str) -> Result<Report> {
-    store.check_writable()?;
+    store.check_changeable()?;
     store.expect_understood("note")?;
     if text.trim().is_empty() {
         return Err(Error::Usage("a note needs a text".into()));

@@ -31,7 +31,7 @@ pub struct Report {
 ///
 /// [`Error::NotFound`]; the history cannot be written.
 pub fn pin(store: &Store, selector: &Selector, pin: Pin, reason: Option<&str>) -> Result<Report> {
-    store.check_writable()?;
+    store.check_changeable()?;
     store.expect_understood(if pin == Pin::Set { "pin" } else { "unpin" })?;
     let survey = store.survey()?;
     let version = match (survey.resolve(store, selector), selector) {

@@ -53,6 +53,7 @@ pub fn remove(store: &Store, names: &[VersionName], mode: Mode, observer: &dyn O
     let mut report = Report {
         removed: Vec::new(),
         kept: Vec::new(),
+        forgotten: [store.forgotten(), inventory.forgettable.clone()].concat(),
         freed_bytes: 0,
         up_to: footprints.may_share_blocks,
         wanted_bytes: None,

@@ -5,7 +5,7 @@
 
 use super::check::{Checked, Planned, check_version};
 use super::switching::{Verify, expect};
-use crate::error::{Error, Result, chain};
+use crate::error::{Error, Result, Shown, chain};
 use crate::fsys::Space;
 use crate::history::State;
 use crate::layout;
@@ -77,7 +77,9 @@ pub struct Report {
     /// How many versions are managed.
     pub versions: usize,
     /// Versions whose tree is gone.
-    pub without_tree: Vec<VersionName>,
+    pub missing_tree: Vec<VersionName>,
+    /// Why no command may change anything, if most versions are gone at once.
+    pub loss: Option<String>,
     /// Directories that were made by hand.
     pub unmanaged: Vec<VersionName>,
     /// The open trial.
@@ -137,10 +139,10 @@ pub fn status(store: &Store, options: &Options, observer: &dyn Observer) -> Resu
     let roles: Vec<RoleStatus> = roles.collect();
     let health = health(store, &survey, options, observer)?;
     let names = store.manifests().and_then(|manifests| manifests.names()).unwrap_or_default();
-    let mut without_tree = Vec::new();
+    let mut missing_tree = Vec::new();
     for name in &names {
         if !store.has_tree(name)? {
-            without_tree.push(name.clone());
+            missing_tree.push(name.clone());
         }
     }
     let trial = store.trial().unwrap_or_else(|error| Found::Unreadable(chain(&error)));
@@ -150,13 +152,16 @@ pub fn status(store: &Store, options: &Options, observer: &dyn Observer) -> Resu
         roles,
         health,
         versions: names.len(),
-        without_tree,
+        missing_tree,
+        loss: store.losses().map_or_else(|error| Some(chain(&error)), |losses| losses.obstacle()),
         unmanaged: store.made_by_hand().unwrap_or_default().versions,
         trial_is_watched: matches!(&trial, Found::Open(trial) if store.is_watched(trial)),
         trial,
         degraded: survey.marks.degraded,
         history: survey.history,
-        abandoned: abandoned.ok(),
+        abandoned: abandoned
+            .ok()
+            .map(|names| names.iter().map(|name| Shown::bytes(name.as_bytes()).to_string()).collect()),
         free_bytes: space.free_bytes,
         free_inodes: (space.free_inodes != u64::MAX).then_some(space.free_inodes),
         format_obstacle: store.format_obstacle(),

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::check::{Checked, Checker, Depth, Expect, Planned, Problem, ReadFrom};
 use crate::error::{Error, Result, chain};
 use crate::history::State;
+use crate::layout;
 use crate::model::{Marks, ObjectKey, Role, VersionName};
 use crate::object::Recorded;
 use crate::object::map::ObjectMap;
@@ -38,8 +39,9 @@ pub struct Options {
 /// Something that is not as recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// A stable word: those of [`super::check::ProblemKind`], or `object-…` for the store's own copy, `manifest`,
-    /// `history`, `link`; [`NEWER`] for a manifest that this binary is too old for.
+    /// A stable word: those of [`super::check::ProblemKind`], or `object` for the store's own copy, `manifest`,
+    /// `history`, `link`, `loss` (most versions are gone at once); [`NEWER`] for a manifest that this binary is too old
+    /// for.
     pub kind: String,
     /// The version it concerns, if it concerns one.
     pub version: Option<VersionName>,
@@ -203,7 +205,9 @@ impl Pass<'_> {
                 let newer = Finding { damage: false, ..Finding::in_store(NEWER, Some(name), path, chain(&error)) };
                 return unseen(vec![newer]);
             }
-            Err(Error::NotFound { .. }) if marks.versions.contains_key(name) && store.has_tree(name)? => {
+            Err(Error::NotFound { .. })
+                if marks.versions.contains_key(name) && (store.has_tree(name)? || store.is_lost_entirely(name)?) =>
+            {
                 return unseen(of_manifest("it is not there, though the history knows the version".into()));
             }
             // Removed since the names were read.
@@ -295,7 +299,7 @@ fn finding(problem: &Problem) -> Finding {
 pub(super) fn every_name(store: &Store, marks: &Marks) -> Result<Vec<VersionName>> {
     let mut names = store.manifests()?.names()?;
     for name in marks.versions.keys() {
-        if !names.contains(name) && store.has_tree(name)? {
+        if !names.contains(name) && (store.has_tree(name)? || store.is_lost_entirely(name)?) {
             names.push(name.clone());
         }
     }
@@ -318,6 +322,8 @@ impl Finding {
 /// What is wrong with the history and with the role links.
 pub(super) fn beside_versions(store: &Store) -> Result<Vec<Finding>> {
     let mut findings: Vec<Finding> = history(store)?.into_iter().collect();
+    let loss = store.losses()?.obstacle();
+    findings.extend(loss.map(|detail| Finding::in_store("loss", None, layout::VERSIONS.into(), detail)));
     findings.extend(links(store)?);
     Ok(findings)
 }

@@ -65,7 +65,7 @@ pub struct Report {
 /// The links cannot be read.
 pub fn who(store: &Store, which: Which) -> Result<Report> {
     let current = store.refs()?.read()?.version(Role::Current).cloned();
-    let found = process::uses_below(&store.versions().real_path()?);
+    let found = process::uses_below(&store.versions().real_path()?)?;
     let mut users: BTreeMap<(i32, VersionName), Vec<Use>> = BTreeMap::new();
     for one in found.uses {
         let name = std::str::from_utf8(one.name.as_bytes()).ok();

@@ -18,6 +18,7 @@
 
 use super::{SharedStore, Store};
 use crate::error::{Error, Refusal, Result};
+use crate::fsys::process::uses_below;
 use crate::fsys::{Dir, Stat, durable};
 use crate::layout;
 use crate::model::VersionName;
@@ -44,14 +45,19 @@ impl Note {
         durable::write(run, NOTE, text.as_bytes(), layout::PUBLIC_FILE_MODE)
     }
 
-    /// The note of a run, if it has one that makes sense.
+    /// The note of a run, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] for a note that does not parse: its run may hold the only copy of a tree.
     pub fn read(run: &Dir) -> Result<Option<Self>> {
         let Some(bytes) = run.try_read(NOTE)? else { return Ok(None) };
         let text = String::from_utf8_lossy(&bytes);
         let mut lines = text.lines();
         let version = lines.next().and_then(|line| line.parse().ok());
         let inode = lines.next().and_then(|line| line.parse().ok());
-        Ok(version.zip(inode).map(|(version, inode)| Self { version, inode }))
+        let note = version.zip(inode).map(|(version, inode)| Self { version, inode });
+        note.map(Some).ok_or_else(|| Error::corrupt("note of an adoption", run.path_of(NOTE), "it does not parse"))
     }
 }
 
@@ -103,14 +109,7 @@ impl SharedStore<'_> {
             return Ok(());
         }
         let versions = self.versions();
-        let mut from = None;
-        for name in [TREE, ASIDE] {
-            // One that cannot be looked at may be the tree that was made by hand, and its only copy.
-            if from.is_none() && is_original(run.try_stat(name)?) {
-                from = Some(name);
-            }
-        }
-        let Some(from) = from else {
+        let Some(from) = original_in(run, note)? else {
             tracing::warn!(version = %note.version, "the tree of an interrupted adoption was moved by somebody else");
             return Ok(());
         };
@@ -127,6 +126,21 @@ impl SharedStore<'_> {
         run.sync()
     }
 
+    /// Whether an abandoned run, whose lock the caller holds, may be removed: it holds no hand-made tree, or one whose
+    /// version was adopted and that no process uses.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be found out. Then the run stays.
+    pub(super) fn may_remove_run(&self, run: &Dir) -> Result<bool> {
+        self.settle_adoption(run)?;
+        let Some(note) = Note::read(run)? else { return Ok(true) };
+        let Some(original) = original_in(run, &note)? else { return Ok(true) };
+        let adopted = self.manifests()?.stat(&note.version)?.is_some();
+        let uses = uses_below(&run.real_path()?)?.uses;
+        Ok(adopted && !uses.iter().any(|used| used.name.as_bytes() == original.as_bytes()))
+    }
+
     /// Undoes an adoption that died in this run, if one did and did not get as far as a manifest.
     pub(super) fn settle_adoption(&self, run: &Dir) -> Result<()> {
         let Some(note) = Note::read(run)? else { return Ok(()) };
@@ -138,6 +152,16 @@ impl SharedStore<'_> {
         let _links = refs.lock(self.settings().lock_timeout)?;
         self.undo_exchange(run, &note)
     }
+}
+
+/// The name of the hand-made tree in a run's directory, if it is there.
+fn original_in(run: &Dir, note: &Note) -> Result<Option<&'static str>> {
+    for name in [TREE, ASIDE] {
+        if run.try_stat(name)?.is_some_and(|stat| stat.inode == note.inode) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 fn exchange_in_two_steps(store: &Store, run: &Dir, version: &VersionName, is_current: bool) -> Result<Exchanged> {

@@ -28,7 +28,10 @@ pub struct CreateOptions {
 /// [`Error::Refused`] on a network file system; what the system refuses.
 pub fn create(layout: Layout, settings: Settings, options: CreateOptions) -> Result<(Store, bool)> {
     match Store::open(layout.clone(), settings.clone()) {
-        Ok(store) => return Ok((store, false)),
+        Ok(store) => {
+            store.check_changeable()?;
+            return Ok((store, false));
+        }
         Err(Error::NoStore { .. }) => {}
         Err(error) => return Err(error),
     }
@@ -60,6 +63,7 @@ pub fn create(layout: Layout, settings: Settings, options: CreateOptions) -> Res
     }
     super::check_links(&layout, &dir, &root.open_dir(layout::VERSIONS)?)?;
     reserve(&dir)?;
+    super::loss::mark(&dir, &root.open_dir(layout::VERSIONS)?)?;
     root.sync()?;
     begin_history(&dir, &settings)?;
     // Last: with it, this is a store.

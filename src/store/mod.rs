@@ -7,6 +7,8 @@
 //! - [`create`]: making a store
 //! - [`published`]: which objects published manifests refer to
 //! - [`revoke`]: ending the trust in objects that were found to be damaged
+//! - [`loss`]: refusing while most versions are gone at once
+//! - [`protection`]: why a version is neither removed nor forgotten
 //! - [`removal`]: taking a version out, restartable at every step
 //! - [`adoption`]: putting a tree of links in the place of a hand-made one
 //! - [`recover`]: completing or undoing what an interruption left
@@ -16,6 +18,8 @@
 pub mod adoption;
 pub mod catalog;
 pub mod create;
+pub mod loss;
+pub mod protection;
 pub mod published;
 pub mod reclaim;
 pub mod recover;
@@ -29,7 +33,7 @@ pub mod understand;
 
 use std::num::NonZeroUsize;
 use std::ops::Deref;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -39,7 +43,7 @@ use crate::history::{History, State};
 use crate::layout::{self, Layout};
 use crate::manifests::Manifests;
 use crate::model::format::FormatError;
-use crate::model::{Event, Format, Marks, Ownership};
+use crate::model::{Event, Format, Marks, Ownership, VersionName};
 use crate::refs::Refs;
 
 /// How a store is used by this process.
@@ -74,6 +78,8 @@ pub struct Store {
     /// Whether this process is the owner, or may act as the owner.
     works_as_owner: bool,
     pool: OnceLock<rayon::ThreadPool>,
+    /// Versions that this process forgot.
+    forgotten: Mutex<Vec<VersionName>>,
 }
 
 impl Store {
@@ -153,6 +159,7 @@ impl Store {
             owner,
             works_as_owner: owner.0 == 0 || identity.is_some(),
             pool: OnceLock::new(),
+            forgotten: Mutex::default(),
         })
     }
 
@@ -302,18 +309,27 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As [`Store::share`].
+    /// As [`Store::share`]; [`Error::Refused`] while most versions are gone.
     pub fn exclude(&self) -> Result<ExclusiveStore<'_>> {
-        self.check_writable()?;
+        self.check_changeable()?;
         let lock = LockFile::open(&self.dir, layout::LOCK)?.lock(LockMode::Exclusive, self.settings.lock_timeout)?;
         Ok(ExclusiveStore { store: self, _lock: lock })
     }
 
     /// Takes the store's lock alone if that is possible at once.
     pub fn try_exclude(&self) -> Result<Option<ExclusiveStore<'_>>> {
-        self.check_writable()?;
+        self.check_changeable()?;
         let lock = LockFile::open(&self.dir, layout::LOCK)?.try_lock(LockMode::Exclusive)?;
         Ok(lock.map(|lock| ExclusiveStore { store: self, _lock: lock }))
+    }
+
+    /// The versions that this process forgot, in the order in which it did.
+    pub fn forgotten(&self) -> Vec<VersionName> {
+        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_forgotten(&self, version: &VersionName) {
+        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).push(version.clone());
     }
 
     /// Takes the lock under which one version at a time is published, taken out or put back.

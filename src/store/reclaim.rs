@@ -60,11 +60,21 @@ impl Store {
 }
 
 impl ExclusiveStore<'_> {
-    /// Objects that manifests refer to; `None` if a manifest cannot be read, so that nothing may be called dead.
+    /// Objects that manifests refer to; `None` if a manifest cannot be read or is lost, or the history cannot tell
+    /// whether one is, so that nothing may be called dead.
     fn live_objects(&self) -> Result<Option<HashSet<ObjectKey>>> {
         let mut live = HashSet::new();
         let manifests = self.manifests()?;
-        for name in manifests.names()? {
+        let (names, present) = (manifests.names()?, self.history()?.present()?);
+        for name in present.marks.versions.keys().filter(|name| !names.contains(name)) {
+            if self.has_tree(name)? || self.is_lost_entirely(name)? {
+                return Ok(None);
+            }
+        }
+        if !present.state.is_trustworthy() {
+            return Ok(None);
+        }
+        for name in names {
             let Ok(manifest) = manifests.read(&name) else { return Ok(None) };
             let walked = manifest.walk(|_, entry, placement| {
                 live.extend(placement.and_then(|placement| manifest.object_key(entry, placement)));

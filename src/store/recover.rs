@@ -4,20 +4,29 @@
 //! | --- | --- | --- |
 //! | manifest and tree, no event | died while publishing, after the tree | the event is appended |
 //! | manifest, no tree, no event | died while publishing, before the tree | the manifest is removed |
-//! | manifest, event, tree in trash | died while removing | moved back if a process uses it or a role wants it; else the removal is completed |
-//! | manifest, event, no tree anywhere | removed by hand | recorded; the manifest goes unless a role wants it |
+//! | manifest, event, tree in trash | died while removing | moved back if a process uses it or a rule of gc protects it; else the removal is completed |
+//! | manifest, event, no tree anywhere, protected | the tree is lost | kept as `missing-tree`; a repair builds the tree again |
+//! | manifest, event, no tree anywhere, not protected | the tree is lost, or was removed by hand | forgotten: recorded, the manifest removed, a message |
 //! | tree in trash, no manifest | died while removing, after the manifest | a missing event is appended, the tree deleted |
 //! | hand-made tree in staging, no manifest | died while adopting | put back into its place |
-//! | entries in staging that nobody builds | died while building | removed; objects: see [`super::reclaim`] |
+//! | entries in staging whose lock is free | died while building | removed; objects: see [`super::reclaim`] |
 //! | a file `.NAME.new` among manifests | died while writing it | removed |
 //! | a file `.probe-N` among versions | died while trying a link | removed |
 //! | `.was`, `.next` and their like among versions | died while switching | as [`crate::refs`] says |
 //! | `index.db.new`, `.history.new` | died while rebuilding the index, or beginning a segment | removed |
 //!
 //! What lies in trash and is in use by a process stays there until it no longer is.
+//!
+//! **Invariant:** a version is forgotten only if nothing protects it ([`super::protection`]), and never while most
+//! versions have lost their trees ([`super::loss`]) or the history is in doubt.
+//!
+//! **Invariant:** what is removed here is removed under its own lock: a run's directory under the lock on it, a manifest
+//! and its temporary file under `publish.lock`, links under `refs.lock`, a half-begun segment under `history.lock`, a
+//! half-built index under `lock`, whose exclusive holder alone builds one. A `.probe-N` needs none: its maker removes it
+//! as well, and nothing depends on it.
 
 use super::catalog::REBUILT;
-use super::removal::{Trashed, leave_for_later, wanting};
+use super::removal::{Trashed, leave_for_later};
 use super::{PROBE, SharedStore};
 use crate::error::Result;
 use crate::fsys::{Dir, durable, remove};
@@ -33,6 +42,15 @@ pub struct Leftovers {
     pub names: Vec<(Dir, Vec<u8>)>,
     /// Entries of trash that stay, since processes use them.
     pub in_use: u64,
+}
+
+/// What becomes of versions that lost their trees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// Those that nothing protects are forgotten.
+    ForgetUnprotected,
+    /// All stay.
+    Keep,
 }
 
 /// Removes files whose names are of a kind.
@@ -51,14 +69,37 @@ impl SharedStore<'_> {
     /// What the system refuses; a manifest that is damaged is left for `verify`.
     pub fn heal(&self) -> Result<()> {
         self.settle_all()?;
+        if let Err(error) = self.mark_versions() {
+            tracing::debug!(%error, "versions/ stays without a mark");
+        }
+        self.remove_leftovers(&self.leftovers()?);
+        Ok(())
+    }
+
+    /// As [`SharedStore::heal`], but forgets no version whose tree is gone: for a repair.
+    ///
+    /// # Errors
+    ///
+    /// As [`SharedStore::heal`].
+    pub fn heal_keeping_lost(&self) -> Result<()> {
+        self.settle_with(Lost::Keep)?;
         self.remove_leftovers(&self.leftovers()?);
         Ok(())
     }
 
     /// The first half of [`SharedStore::heal`]: brings trees, manifests and history to agree, and deletes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`SharedStore::heal`].
     pub fn settle_all(&self) -> Result<()> {
+        self.settle_with(Lost::ForgetUnprotected)
+    }
+
+    fn settle_with(&self, lost: Lost) -> Result<()> {
         let staging = self.staging_dir()?;
         for name in staging::abandoned(&staging)? {
+            // One that cannot be opened now is settled before it is removed.
             if let Ok(run) = staging.open_dir(&name) {
                 self.settle_adoption(&run)?;
             }
@@ -79,9 +120,13 @@ impl SharedStore<'_> {
         let _publishing = self.publish_lock()?;
         // Under the lock nobody is writing one.
         remove_files(&manifests, half_written)?;
+        if !self.history()?.read()?.state.is_trustworthy() {
+            tracing::warn!("the history cannot be trusted: what an interruption left stays");
+            return Ok(());
+        }
         // Looked at again: another run may have been publishing.
         for name in self.unsettled()? {
-            self.settle(&name)?;
+            self.settle(&name, lost)?;
         }
         self.settle_trash()
     }
@@ -110,7 +155,7 @@ impl SharedStore<'_> {
         let mut leftovers = Leftovers::default();
         let staging = self.staging_dir()?;
         for name in staging::abandoned(&staging)? {
-            leftovers.names.push((staging.try_clone()?, name.into_bytes()));
+            leftovers.names.push((staging.try_clone()?, name.as_bytes().to_vec()));
         }
         let trash = self.trash_dir()?;
         let items = trash.items()?;
@@ -119,6 +164,9 @@ impl SharedStore<'_> {
         }
         let uses = self.uses_of_trash()?.uses;
         for item in items {
+            if !self.may_delete_trashed(item.name.as_bytes())? {
+                continue;
+            }
             if uses.iter().any(|used| used.name == item.name) {
                 leftovers.in_use += 1;
             } else {
@@ -132,7 +180,10 @@ impl SharedStore<'_> {
     pub fn remove_leftovers(&self, leftovers: &Leftovers) {
         for (dir, name) in &leftovers.names {
             let in_staging = dir.path().ends_with(layout::STAGING);
-            let remove = || if in_staging { staging::remove_abandoned(dir, name) } else { remove::tree(dir, name) };
+            let remove = || match in_staging {
+                true => staging::remove_abandoned(dir, name, |run| self.may_remove_run(run)),
+                false => remove::tree(dir, name),
+            };
             let removed = self.in_pool(remove).and_then(|removed| removed);
             if let Err(error) = removed {
                 leave_for_later(&dir.path_of(name).display().to_string(), &error);
@@ -149,10 +200,15 @@ impl SharedStore<'_> {
                 names.push(name);
             }
         }
+        for name in marks.versions.keys() {
+            if !names.contains(name) && self.is_lost_entirely(name)? {
+                names.push(name.clone());
+            }
+        }
         Ok(names)
     }
 
-    fn settle(&self, name: &VersionName) -> Result<()> {
+    fn settle(&self, name: &VersionName, lost: Lost) -> Result<()> {
         let manifests = self.manifests()?;
         let known = self.history()?.present()?.marks.versions.contains_key(name);
         let tree = self.versions().try_stat(name)?.is_some();
@@ -167,21 +223,28 @@ impl SharedStore<'_> {
                 self.record(vec![Event { import_number, text, outcome: "done".into(), ..event }])?;
                 Ok(())
             }
-            (false, false) => manifests.remove(name),
-            (true, false) => self.settle_missing_tree(name),
+            (false, false) => match self.protections_of_lost([name])?.is_empty() {
+                true => manifests.remove(name),
+                false => Ok(()),
+            },
+            (true, false) => self.settle_missing_tree(name, lost),
             (true, true) => Ok(()),
         }
     }
 
-    fn settle_missing_tree(&self, name: &VersionName) -> Result<()> {
-        let wanted = !wanting(&self.refs()?.read()?, name).is_empty();
-        let in_trash = self.trash_dir()?.items()?.into_iter().find(|item| {
-            Trashed::parse(item.name.as_bytes()).is_some_and(|trashed| trashed.version == *name && !trashed.displaced)
+    fn settle_missing_tree(&self, name: &VersionName, lost: Lost) -> Result<()> {
+        let in_trash = self.trash_dir()?.items()?.into_iter().find_map(|item| {
+            let trashed = Trashed::parse(item.name.as_bytes())?;
+            (trashed.version == *name && !trashed.displaced).then_some((item.name, trashed))
         });
-        match in_trash.as_ref().and_then(|item| Trashed::parse(item.name.as_bytes())) {
-            Some(trashed) => {
+        let kept = self.protections_of_lost([name])?.remove(name);
+        match (in_trash, kept) {
+            // It got as far as the manifest, and is completed as such.
+            (Some(_), _) if self.manifests()?.stat(name)?.is_none() => Ok(()),
+            (None, _) if lost == Lost::Keep => Ok(()),
+            (Some((item, trashed)), kept) => {
                 let uses = self.uses_of_trash()?.uses;
-                if wanted || uses.iter().any(|used| Some(&used.name) == in_trash.as_ref().map(|item| &item.name)) {
+                if kept.is_some() || uses.iter().any(|used| used.name == item) {
                     return self.move_back(&trashed);
                 }
                 let known = self.history()?.present()?.marks.versions.get(name).map(|known| known.digest);
@@ -189,14 +252,34 @@ impl SharedStore<'_> {
                 known
                     .map_or(Ok(()), |digest| self.record_removal(name, digest, Some("completed after an interruption")))
             }
-            None if wanted => {
-                tracing::warn!(version = %name, "the tree of a version that a role points at was removed by hand");
+            (None, Some(reasons)) => {
+                let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+                let reasons = reasons.join(", ");
+                tracing::warn!(
+                    "{name} is missing-tree: it {reasons}, and its tree is gone; tope-store verify {name} --repair builds it again"
+                );
                 Ok(())
             }
-            None => {
+            (None, None) => {
                 self.record(vec![Event::about(Action::RemovedByHand, name, None)])?;
-                self.manifests()?.remove(name)
+                self.manifests()?.remove(name)?;
+                tracing::warn!("{name} is forgotten: its tree was removed by hand, and nothing protects it");
+                self.note_forgotten(name);
+                Ok(())
             }
+        }
+    }
+
+    /// Whether a name in trash belongs to no version, or to one whose removal is to be completed.
+    fn may_delete_trashed(&self, name: &[u8]) -> Result<bool> {
+        match Trashed::parse(name) {
+            Some(trashed) if !trashed.displaced => {
+                let version = &trashed.version;
+                let managed = self.manifests()?.stat(version)?.is_some() && !self.has_tree(version)?;
+                let kept = managed && !self.protections_of_lost([version])?.is_empty();
+                Ok(!kept && self.history()?.present()?.state.is_trustworthy())
+            }
+            _ => Ok(true),
         }
     }
 

@@ -187,7 +187,7 @@ fn move_back(store: &Store, trashed: &Trashed) -> Result<()> {
 impl Store {
     /// Processes that use what lies in trash.
     pub fn uses_of_trash(&self) -> Result<Uses> {
-        Ok(uses_below(&self.trash_dir()?.real_path()?))
+        uses_below(&self.trash_dir()?.real_path()?)
     }
 
     /// Records that a version is gone.

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::Store;
+use super::removal::Trashed;
 use crate::error::{Error, Result, Shown};
 use crate::fsys::Kind;
 use crate::history::State;
@@ -87,6 +88,35 @@ impl Store {
     /// The system refuses to look.
     pub fn has_tree(&self, version: &VersionName) -> Result<bool> {
         Ok(self.versions().try_stat(version)?.is_some_and(|stat| stat.kind == Kind::Directory))
+    }
+
+    /// Those of these versions whose name leads to nothing in `versions/`.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses to look.
+    pub fn without_tree(&self, names: &[VersionName]) -> Result<Vec<VersionName>> {
+        let mut lost = Vec::new();
+        for name in names {
+            if self.versions().try_stat(name)?.is_none() {
+                lost.push(name.clone());
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Whether neither manifest nor tree of a version is anywhere, in trash least of all: of one that the history knows,
+    /// both were lost.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses to look.
+    pub fn is_lost_entirely(&self, name: &VersionName) -> Result<bool> {
+        if self.manifests()?.stat(name)?.is_some() || self.versions().try_stat(name)?.is_some() {
+            return Ok(false);
+        }
+        let is_of_it = |name_in_trash: &[u8]| Trashed::parse(name_in_trash).is_some_and(|found| found.version == *name);
+        Ok(!self.trash_dir()?.items()?.iter().any(|item| is_of_it(item.name.as_bytes())))
     }
 
     /// A version's manifest, or `None` if it is not managed.

@@ -95,7 +95,11 @@ impl Store {
     /// This process as a watcher.
     pub fn watcher(&self) -> Watcher {
         let pid = std::process::id();
-        Watcher { pid, started: process::started(pid).unwrap_or_default(), boot: self.clock().now().boot_id }
+        Watcher {
+            pid,
+            started: process::started(pid).ok().flatten().unwrap_or_default(),
+            boot: self.clock().now().boot_id,
+        }
     }
 
     /// Whether the process that watches a trial still runs, and is not this one.
@@ -103,6 +107,7 @@ impl Store {
         let Watcher { pid, started, boot } = &trial.watcher;
         *pid != std::process::id()
             && *boot == self.clock().now().boot_id
-            && process::started(*pid).is_some_and(|found| found == *started)
+            // One that cannot be looked at may watch, and so may one whose beginning was not known when it began.
+            && process::started(*pid).map_or(true, |found| found.is_some_and(|found| found == *started || *started == 0))
     }
 }

@@ -34,6 +34,7 @@ mod import;
 mod inspect;
 mod layers;
 mod link;
+mod lost;
 mod model;
 mod note;
 mod pin;
@@ -88,6 +89,7 @@ fn main() -> std::process::ExitCode {
         inspect::tests(),
         layers::tests(),
         link::tests(),
+        lost::tests(),
         model::tests(),
         note::tests(),
         pin::tests(),

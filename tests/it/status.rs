@@ -36,9 +36,9 @@ fn the_document() -> Outcome {
             "version": null, "link": "absent", "target": null, "digest": null, "state": "unconfirmed", "evidence": null,
             "recorded": null, "changed_by_hand": false,
         },
-        "health": {"checked": true, "ok": true, "not_checked_because": null, "problems": [], "unseen": 0},
+        "health": {"checked": true, "ok": true, "not_checked_because": null, "problems": [], "unseen": 0, "newer": false},
         "trial": null, "degraded": null,
-        "versions": 2, "without_tree": [], "unmanaged": [], "history": "sound", "history_detail": null,
+        "versions": 2, "missing_tree": [], "loss": null, "unmanaged": [], "history": "sound", "history_detail": null,
         "abandoned": [], "free_bytes": "…", "free_inodes": "…", "format_obstacle": null,
     });
     assert_eq!(redacted(&fixture, &document), expected);
@@ -68,7 +68,7 @@ fn drift_is_shown() -> Outcome {
     std::fs::remove_dir_all(fixture.path("versions/v1.1.0")).unwrap();
     let document = fixture.json(&["status"]);
     assert_eq!(document["health"]["problems"][0]["path"], "lib/common.so");
-    assert_eq!((&document["unmanaged"], &document["without_tree"]), (&json!(["by-hand"]), &json!(["v1.1.0"])));
+    assert_eq!((&document["unmanaged"], &document["missing_tree"]), (&json!(["by-hand"]), &json!(["v1.1.0"])));
     let text = fixture.run(&["status"]).ok().stdout;
     assert!(text.contains("health    damaged:\n          lib/common.so: it is not there\n"), "{text}");
     Ok(())

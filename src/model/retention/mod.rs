@@ -1,7 +1,6 @@
 //! The retention plan: which versions stay, which go, and why. Pure; `gc --dry-run` prints what `gc` then does.
 //!
-//! First come the protections, which no policy can override ([`protections`]): roles and the recorded factory version,
-//! pins, the version on trial, what a running process uses, and the newest good version. Then the [`Policy`]: a version
+//! First come the protections, which no policy can override ([`protections`]): roles as linked and as recorded, pins, the version on trial, what a running process uses, and the newest good version. Then the [`Policy`]: a version
 //! stays if **any** rule keeps it.
 //!
 //! - *Newest* always means the highest import number; wall time decides nothing but ages and calendar rules.
@@ -58,8 +57,8 @@ pub struct Candidate {
     pub left_by_rollback: bool,
     /// The roles whose links point at it.
     pub roles: BTreeSet<Role>,
-    /// Whether the store's records name it as factory, whatever the link says now.
-    pub recorded_factory: bool,
+    /// The roles that the history records for it, whatever the links say now.
+    pub recorded_roles: BTreeSet<Role>,
     /// Whether an operator pinned it.
     pub pinned: bool,
     /// Whether the open trial began at it or leads to it.
@@ -82,7 +81,7 @@ impl Candidate {
             was_current: false,
             left_by_rollback: false,
             roles: BTreeSet::new(),
-            recorded_factory: false,
+            recorded_roles: BTreeSet::new(),
             pinned: false,
             on_trial: false,
             in_use: Vec::new(),

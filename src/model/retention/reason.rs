@@ -13,8 +13,8 @@ use crate::model::units::exact_duration;
 pub enum Reason {
     /// Protected: a role's link points at it.
     Role(Role),
-    /// Protected: the store's records name it as factory.
-    RecordedFactory,
+    /// Protected: the history records it for a role, whose link points elsewhere.
+    RecordedRole(Role),
     /// Protected: pinned by an operator.
     Pinned,
     /// Protected: part of the open trial.
@@ -27,6 +27,10 @@ pub enum Reason {
     NewestGood,
     /// Protected: no version is good, and this is the newest that was current and was not left by a rollback.
     NewestToRun,
+    /// Protected from being forgotten: it passed its checks or was confirmed.
+    Good,
+    /// Protected from being forgotten: what could protect it cannot be read, for this reason.
+    Doubt(String),
     /// Kept: at this place (from 1) among the newest that are not bad.
     KeepLast {
         /// Its place.
@@ -84,13 +88,17 @@ impl Reason {
             Self::Role(Role::Current) => "current",
             Self::Role(Role::Previous) => "previous",
             Self::Role(Role::Factory) => "factory",
-            Self::RecordedFactory => "recorded-factory",
+            Self::RecordedRole(Role::Current) => "recorded-current",
+            Self::RecordedRole(Role::Previous) => "recorded-previous",
+            Self::RecordedRole(Role::Factory) => "recorded-factory",
             Self::Pinned => "pinned",
             Self::OnTrial => "on-trial",
             Self::InUse(_) => "in-use",
             Self::Immovable => "immovable",
             Self::NewestGood => "newest-good",
             Self::NewestToRun => "newest-to-run",
+            Self::Good => "good",
+            Self::Doubt(_) => "doubt",
             Self::KeepLast { .. } => "keep-last",
             Self::KeepWithin { .. } => "keep-within",
             Self::ClockNotSynchronised => "clock-not-synchronised",
@@ -112,13 +120,15 @@ impl Reason {
         matches!(
             self,
             Self::Role(_)
-                | Self::RecordedFactory
+                | Self::RecordedRole(_)
                 | Self::Pinned
                 | Self::OnTrial
                 | Self::InUse(_)
                 | Self::Immovable
                 | Self::NewestGood
                 | Self::NewestToRun
+                | Self::Good
+                | Self::Doubt(_)
         )
     }
 }
@@ -127,7 +137,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Role(role) => write!(f, "is {role}"),
-            Self::RecordedFactory => f.write_str("is recorded as factory"),
+            Self::RecordedRole(role) => write!(f, "is recorded as {role}"),
             Self::Pinned => f.write_str("is pinned"),
             Self::OnTrial => f.write_str("is on trial"),
             Self::InUse(process) => write!(f, "is in use by {}", Shown::text(process)),
@@ -139,6 +149,8 @@ impl fmt::Display for Reason {
             Self::NewestToRun => {
                 f.write_str("is the newest that ran and was not rolled back from, and no version is good")
             }
+            Self::Good => f.write_str("is good"),
+            Self::Doubt(why) => write!(f, "may be protected: {}", Shown::text(why)),
             Self::KeepLast { place, of } => write!(f, "is number {place} of the last {of}"),
             Self::KeepWithin { age, within } => {
                 let (age, within) = (exact_duration(*age), exact_duration(*within));

@@ -12,12 +12,10 @@ use crate::model::name::VersionName;
 
 /// What protects a version for its own sake.
 pub(super) fn own_protections(candidate: &Candidate) -> Vec<Reason> {
-    let flags = [
-        (candidate.recorded_factory, Reason::RecordedFactory),
-        (candidate.pinned, Reason::Pinned),
-        (candidate.on_trial, Reason::OnTrial),
-    ];
-    let roles = candidate.roles.iter().copied().map(Reason::Role);
+    let flags = [(candidate.pinned, Reason::Pinned), (candidate.on_trial, Reason::OnTrial)];
+    let linked = candidate.roles.iter().copied().map(Reason::Role);
+    let recorded = candidate.recorded_roles.difference(&candidate.roles).copied().map(Reason::RecordedRole);
+    let roles = linked.chain(recorded);
     let flags = flags.into_iter().filter(|(set, _)| *set).map(|(_, reason)| reason);
     roles.chain(flags).chain(candidate.in_use.iter().cloned().map(Reason::InUse)).collect()
 }

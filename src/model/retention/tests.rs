@@ -80,7 +80,7 @@ fn bad_versions_take_nobody_s_place() {
 fn every_protection_outlasts_every_policy() {
     let mut versions = daily(9);
     versions[0].roles = [Role::Factory].into();
-    versions[1].recorded_factory = true;
+    versions[1].recorded_roles = [Role::Factory].into();
     versions[2].pinned = true;
     versions[3].on_trial = true;
     versions[4].in_use = vec!["pid 812 (device-api.service)".into()];

@@ -64,7 +64,7 @@ pub struct Adopted {
 ///
 /// On an error the tree it is about is as it was; those before it are adopted.
 pub fn adopt(store: &Store, names: &[VersionName], options: &Options, observer: &dyn Observer) -> Result<Report> {
-    store.check_writable()?;
+    store.check_changeable()?;
     store.expect_understood("adopt")?;
     store.prepare_index();
     let mut all_made = Vec::new();
@@ -225,7 +225,7 @@ fn is_written(options: &Options, path: &TreePath) -> bool {
 fn refuse_writers(dir: &Dir, name: &[u8], seen: Option<&Scan>, options: &Options, version: &VersionName) -> Result<()> {
     let device = dir.stat_self()?.device;
     let inodes = seen.map(|scan| undeclared(scan, device, options)).unwrap_or_default();
-    let found = writers(&dir.real_path()?, device, &inodes);
+    let found = writers(&dir.real_path()?, device, &inodes)?;
     let writes = |used: &Use| {
         let declared = TreePath::parse(&used.path).is_ok_and(|path| is_written(options, &path));
         used.writes && used.name.as_bytes() == name && !declared
@@ -264,11 +264,14 @@ fn clear_away(
     version: &VersionName,
     import_number: u64,
 ) -> Result<bool> {
-    let uses = uses_below(&run.dir().real_path()?).uses;
-    let in_use = uses.iter().any(|used| used.name.as_bytes() == displaced.as_bytes());
+    let uses = run.dir().real_path().and_then(|path| uses_below(&path));
+    // What cannot be found out may be in use.
+    let in_use = uses.map_or(true, |uses| uses.uses.iter().any(|used| used.name.as_bytes() == displaced.as_bytes()));
     if in_use {
         let trashed = Trashed { version: version.clone(), import_number, displaced: true };
+        run.set_precious(true);
         run.dir().rename_new(displaced, &store.trash_dir()?, trashed.name())?;
+        run.set_precious(false);
         store.dir().open_dir(layout::TRASH)?.sync()?;
     }
     if let Err(error) = run.finish() {

@@ -10,6 +10,8 @@ use crate::object::trust::Suspects;
 pub enum ProblemKind {
     /// It is not there.
     Missing,
+    /// The whole tree is not there.
+    MissingTree,
     /// It is something else, as a directory instead of a file.
     Type,
     /// Another number of bytes.
@@ -50,6 +52,7 @@ impl ProblemKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Missing => "missing",
+            Self::MissingTree => "missing-tree",
             Self::Type => "type",
             Self::Size => "size",
             Self::Mode => "mode",

@@ -18,7 +18,7 @@ mod trees;
 
 use std::path::PathBuf;
 
-use crate::error::{Error, Result, chain};
+use crate::error::{Error, Refusal, Result, chain};
 use crate::model::VersionName;
 use crate::observe::Observer;
 use crate::services::ServiceManager;
@@ -137,12 +137,14 @@ impl Report {
 ///
 /// # Errors
 ///
-/// [`Error::Interrupted`] only: whatever else keeps it from looking is in the report.
+/// [`Error::Interrupted`]; with `fix`, [`Error::Refused`] while most versions are gone. What keeps it from looking is in
+/// the report.
 pub fn doctor(store: &Store, options: &Options<'_>, observer: &dyn Observer) -> Result<Report> {
     let mut report = examine(store, options, observer)?;
     if !options.fix {
         return Ok(report);
     }
+    refuse_losses(store)?;
     let (mut fixed, mut not_done) = (Vec::new(), Vec::new());
     // A fix may show what it hid: the marks of a new chain, the links of a role that leads somewhere again.
     for _ in 0..3 {
@@ -161,6 +163,15 @@ pub fn doctor(store: &Store, options: &Options<'_>, observer: &dyn Observer) -> 
     report.not_done.extend(not_done);
     report.not_done.dedup();
     Ok(report)
+}
+
+/// Refuses to mend while most versions are gone: what they need could go with them.
+fn refuse_losses(store: &Store) -> Result<()> {
+    match store.check_changeable() {
+        Err(error @ Error::Refused { why: Refusal::Doubt, .. }) => Err(error),
+        // Whatever else stands in the way is found by the step that needs it.
+        _ => Ok(()),
+    }
 }
 
 /// A family of findings.

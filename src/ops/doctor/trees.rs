@@ -76,8 +76,13 @@ fn of_kind(version: Option<&VersionName>, kind: &str, places: &[Place]) -> Findi
     let (kind, why) = match kind {
         "mode" => ("mode", "programs may not start, or files be writable that must not be"),
         "owner" => ("owner", "services may be refused what they need, or be able to write what they must not"),
+        "missing-tree" => ("missing-tree", "it can be neither activated nor rolled back to"),
         "missing" => ("missing", "a service that needs it fails"),
         "manifest" => ("manifest", "nothing tells what the version must hold, and gc refuses to remove anything"),
+        "loss" => (
+            "loss",
+            "every command that changes anything refuses, except a rollback, until what is there is found again",
+        ),
         "object" => {
             ("object", "what is made from it is lost or damaged in the store; an import that needs it makes it again")
         }

@@ -97,6 +97,7 @@ pub struct Report {
 /// - [`Error::Refused`] if there is another factory version, or this one is bad, damaged, or not managed;
 /// - [`Error::NoSpace`] if there is no room for copies.
 pub fn set(store: &Store, selector: &Selector, options: &Options, observer: &dyn Observer) -> Result<Report> {
+    store.check_changeable()?;
     let store = store.share()?;
     store.expect_understood("factory")?;
     let survey = store.survey()?;

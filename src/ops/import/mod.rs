@@ -131,6 +131,7 @@ pub fn import(
     }
     let writes = options.mode == Mode::Write;
     if writes {
+        store.check_changeable()?;
         store.prepare_index();
         store.recover()?;
     }
@@ -151,7 +152,7 @@ pub fn import(
     revoke_suspects(store, &made);
     match imported {
         Ok(report) if writes => {
-            let source = path.as_deref().filter(|_| report.already_there);
+            let source = path.as_deref().filter(|_| report.already_there).map(|path| (path, &options.limits));
             Ok(renewed(store, report, made, source, observer))
         }
         Err(error) => {
@@ -180,7 +181,7 @@ pub(super) fn renewed(
     store: &Store,
     mut report: Report,
     made: Vec<Made>,
-    source: Option<&Path>,
+    source: Option<(&Path, &Limits)>,
     observer: &dyn Observer,
 ) -> Report {
     let complete = || {
@@ -276,8 +277,8 @@ impl Job<'_> {
         if self.store.versions().try_stat(self.version)?.is_none() {
             return Err(Error::refused_with(
                 Refusal::Exists,
-                format!("{} exists, but its tree was removed by hand while it is in use", self.version),
-                format!("bring it back with: tope-store verify {} --repair --from SOURCE", self.version),
+                format!("{} exists and is missing-tree: its tree is gone", self.version),
+                format!("build it again with: tope-store verify {} --repair", self.version),
             ));
         }
         manifests.facts(self.version).map(Some)

@@ -130,10 +130,10 @@ impl Report {
 pub fn repair(store: &Store, options: &Options, observer: &dyn Observer) -> Result<Report> {
     let start = Instant::now();
     let source = options.source.as_deref().map(|path| Source::open(path, &options.limits)).transpose()?;
-    let store = store.exclude()?;
+    let store = store.exclude_to_repair()?;
     store.expect_understood("repair")?;
     let mut report = Report::default();
-    settle(&store, options, &mut report);
+    settle(&store, &mut report);
     let survey = store.survey()?;
     let names = match options.versions.as_slice() {
         [] => every_name(&store, &survey.marks)?,
@@ -173,13 +173,9 @@ pub fn repair(store: &Store, options: &Options, observer: &dyn Observer) -> Resu
     Ok(report)
 }
 
-/// Completes what an interruption left, unless that would give up a version whose tree the operator wants back.
-fn settle(store: &ExclusiveStore<'_>, options: &Options, report: &mut Report) {
-    let wanted_back = |name: &VersionName| store.versions().try_stat(name).is_ok_and(|stat| stat.is_none());
-    if options.versions.iter().any(wanted_back) {
-        return;
-    }
-    if let Err(error) = store.as_shared().heal() {
+/// Completes what an interruption left. Lost versions stay: their trees are about to be built again.
+fn settle(store: &ExclusiveStore<'_>, report: &mut Report) {
+    if let Err(error) = store.as_shared().heal_keeping_lost() {
         report.warnings.push(format!("what an interruption left stays for now: {}", chain(&error)));
     }
 }
@@ -399,7 +395,7 @@ impl crate::object::Published for Recorded<'_> {
 
 /// Whether a finding is about something that lies in no tree.
 fn is_beside_trees(finding: &Finding) -> bool {
-    matches!(finding.kind.as_str(), "object" | "manifest" | "history" | "link")
+    matches!(finding.kind.as_str(), "object" | "manifest" | "history" | "link" | "loss")
 }
 
 fn object_named(finding: &Finding) -> Option<ObjectKey> {

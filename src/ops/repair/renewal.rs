@@ -14,6 +14,7 @@ use std::path::Path;
 
 use super::source::Source;
 use super::{Job, Report, Work};
+use crate::archive::Limits;
 use crate::error::Result;
 use crate::model::{Marks, ObjectKey, VersionName};
 use crate::object::check;
@@ -64,11 +65,11 @@ impl Unfinished {
 pub(in crate::ops) fn complete(
     store: &Store,
     unfinished: Unfinished,
-    source: Option<&Path>,
+    source: Option<(&Path, &Limits)>,
     observer: &dyn Observer,
 ) -> Result<Vec<String>> {
     let store = store.exclude()?;
-    let source = source.map(Source::open).transpose()?;
+    let source = source.map(|(path, limits)| Source::open(path, limits)).transpose()?;
     let survey = store.survey()?;
     let job = Job { store: &store, survey: &survey, source: source.as_ref(), observer };
     let (mut made, mut bad) = (Replaced::new(), unfinished.revoked);

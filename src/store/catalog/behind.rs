@@ -41,8 +41,8 @@ pub(super) struct AtHand<'a> {
 pub(super) struct Behind {
     missing: Vec<(VersionName, ManifestFile)>,
     gone: Vec<VersionName>,
-    /// Those of them that are there but for a manifest that can be read: what the index knows of their trees may be
-    /// what makes it anew.
+    /// Those of them that the history knows, or whose tree is there: what the index knows of their trees may be what
+    /// makes the manifest again.
     lost: HashSet<VersionName>,
     lines: Vec<HistoryLine>,
 }
@@ -89,7 +89,9 @@ impl Store {
         if behind.is_none() {
             return Ok(Caught::Current);
         }
-        if !writable {
+        // What an index knows of manifests that are all gone at once makes them again.
+        let gone = behind.is_some_and(|behind| !behind.gone.is_empty());
+        if !writable || gone && self.losses()?.obstacle().is_some() {
             return Ok(Caught::Behind);
         }
         let _lock = match held {
@@ -155,15 +157,15 @@ impl Store {
             Ok(_) => false,
         };
         missing.retain(|(name, _)| Some(name) == at_hand || !unreadable(name));
+        let history = self.history()?;
+        let present = history.present()?;
         let mut lost = HashSet::new();
         for name in &gone {
-            if unreadable(name) && self.has_tree(name)? {
+            if unreadable(name) && (self.has_tree(name)? || present.marks.versions.contains_key(name)) {
                 lost.insert(name.clone());
             }
         }
         let Reflected { seq, chain } = reader.reflected()?;
-        let history = self.history()?;
-        let present = history.present()?;
         let lines = if (present.marks.last_event, present.chain) == (seq, chain) {
             Vec::new()
         } else {

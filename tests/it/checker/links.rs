@@ -27,8 +27,14 @@ pub fn read(root: &Path, seen: &mut Seen) {
             if !text.ends_with('\n') || !matches!(sound, (Some(_), Some(_), None)) {
                 seen.wrong.push(format!("versions/.switched: {text:?}"));
             }
+        } else if name == ".identity" {
+            let identity = std::fs::read(root.join("store/identity"));
+            if identity.is_err() || std::fs::read(&path).ok() != identity.ok() {
+                seen.wrong.push("versions/.identity: it is not that of the store".into());
+            }
         } else if name.starts_with('.') {
-            let known = TEMPORARY.contains(&name.as_str()) || name == "..switched.new" || name.starts_with(".probe-");
+            let temporary = ["..switched.new", "..identity.new"].contains(&name.as_str());
+            let known = temporary || TEMPORARY.contains(&name.as_str()) || name.starts_with(".probe-");
             if known { &mut seen.left } else { &mut seen.wrong }.push(format!("versions/{name}"));
         } else if !metadata.is_dir() {
             seen.wrong.push(format!("versions/{name} is no directory"));

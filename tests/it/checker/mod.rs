@@ -38,6 +38,8 @@ pub struct Seen {
     pub torn: Option<String>,
     /// What an interruption may leave and the next command removes.
     pub left: Vec<String>,
+    /// Versions with a manifest and an event and without a tree: `missing-tree`, until a repair or a recovery.
+    pub lost: BTreeSet<String>,
 }
 
 /// Looks at the store at `root`.
@@ -76,6 +78,7 @@ pub fn look(root: &Path) -> Seen {
             "staging",
             "trash",
             "reserve",
+            "identity",
             "lock",
             "publish.lock",
             "refs.lock",
@@ -110,7 +113,10 @@ fn check_version(root: &Path, name: &str, manifest: &Manifest, trees: &mut trees
         seen.wrong.push(format!("{name}: the history says {known:?}, the manifest {}", manifest.digest));
     }
     if std::fs::symlink_metadata(&tree).is_err() {
-        seen.left.push(format!("{name}: a manifest without a tree"));
+        match known {
+            Some(_) => drop(seen.lost.insert(name.to_owned())),
+            None => seen.left.push(format!("{name}: a manifest without a tree")),
+        }
         return;
     }
     if known.is_none() {
@@ -145,14 +151,15 @@ impl Seen {
         self
     }
 
-    /// Nothing may be wrong, and nothing be left.
+    /// Nothing may be wrong, and nothing be left or lost.
     #[track_caller]
     pub fn settled(self, when: &str) -> Self {
         assert!(
-            self.wrong.is_empty() && self.left.is_empty(),
-            "{when}: wrong {:#?}, left {:#?}",
+            self.wrong.is_empty() && self.left.is_empty() && self.lost.is_empty(),
+            "{when}: wrong {:#?}, left {:#?}, lost {:?}",
             self.wrong,
-            self.left
+            self.left,
+            self.lost
         );
         self
     }

@@ -90,14 +90,13 @@ fn each_kind_of_damage_is_seen() -> Outcome {
         }),
         (".switched", |root| fs::write(root.join("versions/.switched"), "v1.2.0").unwrap()),
     ];
-    let left: [Damage; 6] = [
+    let left: [Damage; 5] = [
         ("store/staging/run-1-0", |root| fs::create_dir(root.join("store/staging/run-1-0")).unwrap()),
         ("no manifest names it", |root| fs::write(first(&root.join("store/objects")).with_file_name("x"), "").unwrap()),
         ("has no manifest", |root| {
             fs::remove_dir_all(root.join("versions/v1.3.0")).unwrap();
             fs::remove_file(root.join("store/manifests/v1.3.0")).unwrap();
         }),
-        ("without a tree", |root| fs::remove_dir_all(root.join("versions/v1.3.0")).unwrap()),
         ("versions/.was", |root| std::os::unix::fs::symlink("v1.1.0", root.join("versions/.was")).unwrap()),
         (" names, ", |root| {
             fs::hard_link(root.join("versions/v1.3.0/lib/common.so"), root.join("kept")).unwrap();
@@ -113,6 +112,9 @@ fn each_kind_of_damage_is_seen() -> Outcome {
             seen.sound(word);
         }
     }
+    let fixture = store();
+    fs::remove_dir_all(fixture.path("versions/v1.3.0")).unwrap();
+    assert_eq!(look(&fixture.root()).sound("a tree is gone").lost, ["v1.3.0".to_owned()].into());
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod readonly;
 mod repair;
 mod sample;
 mod scene;
+mod sweep;
 mod trace;
 
 use libtest_mimic::Trial;
@@ -27,6 +28,7 @@ pub fn tests() -> Vec<Trial> {
         power::tests(),
         readonly::tests(),
         repair::tests(),
+        sweep::tests(),
         trace::tests(),
     ]
     .into_iter()

@@ -20,6 +20,8 @@ const MUTATIONS: &[(&str, &str)] = &[
     ("lock", "crash::beside::note-note"),
     ("read-only-cache", "import::mounts::nothing_stands_for_bytes_on_read_only_mounts"),
     ("revoke", "revoke::an_import_with_the_right_bytes_makes_a_damaged_object_again_for_all"),
+    ("sweep-lock", "crash::sweep::a_live_run_outlives_errors"),
+    ("protection", "lost::every_protection_keeps_a_lost_version"),
 ];
 
 /// Chooses the mistake.

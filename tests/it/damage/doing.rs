@@ -25,6 +25,7 @@ pub(super) fn places(fixture: &Fixture, thing: Thing) -> (PathBuf, PathBuf) {
         Thing::RoleLink => (path("versions/current"), path("versions/previous")),
         Thing::ServiceLink => (path("services/device-api"), path("services/web-server")),
         Thing::Format => (path("store/format"), path("store/history")),
+        Thing::Tree => (path("versions/v1.1.0"), path("versions/v1.0.0")),
     }
 }
 
@@ -35,6 +36,9 @@ pub(super) fn damage(fixture: &Fixture, thing: Thing, damage: Damage) -> bool {
         // Its object is another thing: from here on this name has an inode of its own.
         own_inode(&path);
         own_inode(&other);
+    }
+    if thing == Thing::Tree {
+        return damage_tree(&path, damage);
     }
     let is_link = path.is_symlink();
     match damage {
@@ -77,6 +81,19 @@ pub(super) fn damage(fixture: &Fixture, thing: Thing, damage: Damage) -> bool {
             file.set_modified(before.modified().unwrap()).unwrap();
         }
     }
+    true
+}
+
+/// A whole tree goes, or something else takes its place.
+fn damage_tree(top: &Path, damage: Damage) -> bool {
+    let left: fn(&Path) = match damage {
+        Damage::Deleted => |_| {},
+        Damage::Truncated => |top| std::fs::write(top, "").unwrap(),
+        Damage::MadeADirectory => |top| std::fs::create_dir(top).unwrap(),
+        _ => return false,
+    };
+    std::fs::remove_dir_all(top).unwrap();
+    left(top);
     true
 }
 

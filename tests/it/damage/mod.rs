@@ -59,9 +59,10 @@ enum Thing {
     RoleLink,
     ServiceLink,
     Format,
+    Tree,
 }
 
-const THINGS: [Thing; 9] = [
+const THINGS: [Thing; 10] = [
     Thing::Object,
     Thing::TreeFile,
     Thing::Manifest,
@@ -71,6 +72,7 @@ const THINGS: [Thing; 9] = [
     Thing::RoleLink,
     Thing::ServiceLink,
     Thing::Format,
+    Thing::Tree,
 ];
 
 const COMMANDS: [&[&str]; 27] = [
@@ -216,6 +218,8 @@ fn named(thing: Thing, damage: Damage) -> Option<&'static str> {
     match (thing, damage) {
         (Thing::Object, _) => Some("store/objects/"),
         (Thing::TreeFile, _) => Some("v1.1.0 lib/common.so"),
+        // The whole of v1.1.0, which is current and pinned.
+        (Thing::Tree, _) => Some("v1.1.0 "),
         // Nobody but the reader of a manifest or history cares for its mode.
         (_, Damage::WrongMode) => None,
         // A link to the very same bytes is still no file of the store.
@@ -241,6 +245,8 @@ fn healed_by(thing: Thing, damage: Damage) -> (bool, bool) {
         // What is no link is somebody's.
         (Thing::RoleLink, Damage::MadeADirectory) => (false, false),
         (Thing::RoleLink, _) => (true, true),
+        // Only a repair makes bytes.
+        (Thing::Tree, _) => (true, false),
         (Thing::Format, Damage::WrongMode) => (true, true),
         (Thing::Format, _) => (false, true),
         (Thing::IndexPage | Thing::Journal | Thing::ServiceLink, _) => (true, true),

@@ -170,6 +170,6 @@ fn a_tree_with_more_equal_files_than_an_inode_has_links_is_imported() -> Outcome
     }
     assert_eq!(super::objects(&fixture).len(), 1);
     assert_no_litter(&fixture);
-    assert_eq!(names_in(fixture.path("versions")), ["v1.0", "v2.0"]);
+    assert_eq!(names_in(fixture.path("versions"))[1..], ["v1.0", "v2.0"]);
     Ok(())
 }

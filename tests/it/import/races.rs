@@ -153,6 +153,6 @@ fn a_closed_pipe_is_no_error() -> Outcome {
         command.stdout(writer).stderr(std::process::Stdio::piped());
         crate::support::Ran::of(&command.output().unwrap()).ok();
     }
-    assert_eq!(names_in(fixture.path("versions")), ["v1.0", "v1.1"]);
+    assert_eq!(names_in(fixture.path("versions"))[1..], ["v1.0", "v1.1"]);
     Ok(())
 }

@@ -82,7 +82,7 @@ impl Run {
 
     fn step(&mut self) {
         let force: &[&str] = if self.random.below(4) == 0 { &["--force"] } else { &[] };
-        match self.random.below(20) {
+        match self.random.below(21) {
             0..6 => self.import(),
             6..9 => {
                 let name = self.likely_name();
@@ -129,6 +129,7 @@ impl Run {
             }
             17 => self.diff(),
             18 => self.cat(),
+            19 => self.lose(),
             _ => {
                 let ran = self.command(&["verify"], End::Done);
                 assert!(ran.stdout.contains("sound: "), "{ran:#?}\nafter\n{}", self.story());
@@ -191,6 +192,38 @@ impl Run {
         let found: Vec<_> = ran.json()["changes"].as_array().expect("a list").iter().map(change).collect();
         let expected = self.world.diff(&before, &after).into_iter().map(|(path, kind)| (path, kind.to_owned()));
         assert_eq!(found, expected.collect::<Vec<_>>(), "{before} {after} after\n{}", self.story());
+    }
+
+    /// A tree goes by hand, or most trees at once; then a recovery or a repair runs.
+    fn lose(&mut self) {
+        let all: Vec<String> = self.world.oldest_first().into_iter().cloned().collect();
+        let names: Vec<&String> = all.iter().collect();
+        let Some(one) = (!all.is_empty()).then(|| self.random.of(&names).clone()) else { return };
+        let most = all.len() >= 2 && self.random.below(3) == 0;
+        for name in if most { &all[..] } else { std::slice::from_ref(&one) } {
+            self.said.push(format!("rm -rf versions/{name}"));
+            let top = self.fixture.path("versions").join(name);
+            // Directories only: files share their inodes with objects.
+            let mut writable = std::process::Command::new("find");
+            writable.arg(&top).args(["-type", "d", "-exec", "chmod", "u+w", "{}", "+"]);
+            assert!(writable.status().expect("find runs").success());
+            std::fs::remove_dir_all(top).expect("the tree can be removed");
+        }
+        let states = self.fixture.json(&["list"])["versions"].take();
+        let lost =
+            states.as_array().expect("a list").iter().filter(|version| version["state"] == "missing-tree").count();
+        assert_eq!(lost, if most { all.len() } else { 1 }, "after\n{}", self.story());
+        let recovery = ["gc", "--keep-last", "99", "--keep-within", "9999d"];
+        match most {
+            true => drop(self.command(&recovery, End::Refused)),
+            false if self.random.below(2) == 0 => {
+                let gone = self.world.forget_lost(&one);
+                let report = self.command(&[&["--json"], &recovery[..]].concat(), End::Done).json();
+                assert_eq!(report["forgotten"], json!(gone), "after\n{}", self.story());
+            }
+            false => {}
+        }
+        self.command(&["verify", "--repair"], End::Done);
     }
 
     fn cat(&mut self) {

@@ -207,6 +207,15 @@ impl World {
         protected
     }
 
+    /// The tree is gone: the version goes as well unless it is protected or good. Gives what goes.
+    pub fn forget_lost(&mut self, name: &str) -> Vec<String> {
+        if self.protected().contains(name) || self.standing(name).good {
+            return Vec::new();
+        }
+        self.versions.remove(name);
+        vec![name.to_owned()]
+    }
+
     pub fn remove(&mut self, name: &str) -> End {
         if !self.has(name) {
             return End::NotFound;

@@ -5,6 +5,7 @@
 //! | field | |
 //! | --- | --- |
 //! | `removed[]`, `kept[]` | `name`, `reasons[]` (stable words: `current`, `pinned`, `in-use`, `keep-last`, `no-rule-keeps`, …), `why[]` (the same in sentences); removed oldest first, kept newest first |
+//! | `forgotten[]` | versions that are no longer listed, since their trees are gone and nothing protects them |
 //! | `freed_bytes` | what came back, or would; all of it |
 //! | `up_to` | whether that is an upper bound, since files may share blocks on this file system |
 //! | `wanted_bytes` | what `--free` asked for; absent without it |
@@ -70,6 +71,7 @@ pub struct Arguments {
 struct Document<'a> {
     removed: Vec<DecidedDocument<'a>>,
     kept: Vec<DecidedDocument<'a>>,
+    forgotten: Vec<&'a str>,
     freed_bytes: u64,
     up_to: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,6 +139,7 @@ pub fn answer(context: &Context, report: &Report) -> Result<()> {
     let document = Document {
         removed: report.removed.iter().map(DecidedDocument::of).collect(),
         kept: report.kept.iter().map(DecidedDocument::of).collect(),
+        forgotten: report.forgotten.iter().map(tope_store::model::VersionName::as_str).collect(),
         freed_bytes: report.freed_bytes,
         up_to: report.up_to,
         wanted_bytes: report.wanted_bytes,
@@ -160,6 +163,9 @@ pub fn answer(context: &Context, report: &Report) -> Result<()> {
         };
         lines("remove", &report.removed)?;
         lines("keep  ", &report.kept)?;
+        for name in &report.forgotten {
+            writeln!(out, "forget  {name:width$}  its tree is gone, and nothing protects it")?;
+        }
         let anyhow = &report.anyhow;
         if anyhow.orphan_objects > 0 {
             let objects = human::count(anyhow.orphan_objects, "object");

@@ -101,7 +101,7 @@ struct Document<'a> {
 #[derive(Serialize)]
 struct WarningDocument<'a> {
     kind: &'static str,
-    message: &'a str,
+    message: std::borrow::Cow<'a, str>,
 }
 
 pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
@@ -142,7 +142,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         true => Some(switch(context, &store, &report)?),
         false => None,
     };
-    answer(context, &report, activated.as_ref())?;
+    answer(context, &store, &report, activated.as_ref())?;
     Ok(Exit::Done)
 }
 
@@ -161,7 +161,13 @@ fn switch(context: &Context, store: &Store, report: &Report) -> Result<Activated
     Ok(activated)
 }
 
-fn answer(context: &Context, report: &Report, activated: Option<&Activated>) -> Result<()> {
+fn answer(context: &Context, store: &Store, report: &Report, activated: Option<&Activated>) -> Result<()> {
+    // On a terminal the log has said so.
+    let forgotten = store.forgotten().into_iter().map(|name| WarningDocument {
+        kind: "forgotten",
+        message: format!("{name} is forgotten: its tree was removed by hand, and nothing protects it").into(),
+    });
+    let warnings = report.warnings.iter().map(|w| WarningDocument { kind: w.kind, message: (&*w.message).into() });
     let document = Document {
         version: report.version.as_str(),
         digest: report.digest.to_string(),
@@ -180,7 +186,7 @@ fn answer(context: &Context, report: &Report, activated: Option<&Activated>) -> 
         private_files: report.private_files,
         unread_files: report.unread_files,
         elapsed_ms: report.elapsed.as_millis(),
-        warnings: report.warnings.iter().map(|w| WarningDocument { kind: w.kind, message: &w.message }).collect(),
+        warnings: forgotten.chain(warnings).collect(),
         activated: activated.map(SwitchDocument::of),
     };
     context.answer(&document, |out| {

@@ -42,7 +42,8 @@ struct Document<'a> {
     trial: Option<TrialDocument<'a>>,
     degraded: Option<DegradedDocument<'a>>,
     versions: usize,
-    without_tree: Vec<&'a str>,
+    missing_tree: Vec<&'a str>,
+    loss: Option<&'a str>,
     unmanaged: Vec<&'a str>,
     history: &'static str,
     history_detail: Option<String>,
@@ -186,7 +187,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
             detail: &evidence.detail,
         }),
         versions: report.versions,
-        without_tree: report.without_tree.iter().map(VersionName::as_str).collect(),
+        missing_tree: report.missing_tree.iter().map(VersionName::as_str).collect(),
+        loss: report.loss.as_deref(),
         unmanaged: report.unmanaged.iter().map(VersionName::as_str).collect(),
         history,
         history_detail,
@@ -250,8 +252,11 @@ fn tell(out: &mut dyn Write, root: &str, report: &Report) -> io::Result<()> {
     if !report.unmanaged.is_empty() {
         writeln!(out, "unmanaged {} (made by hand; adopt takes them in)", names(&report.unmanaged))?;
     }
-    if !report.without_tree.is_empty() {
-        writeln!(out, "missing   {} (tree removed by hand)", names(&report.without_tree))?;
+    if !report.missing_tree.is_empty() {
+        writeln!(out, "missing-tree {} (verify --repair builds it again)", names(&report.missing_tree))?;
+    }
+    if let Some(loss) = &report.loss {
+        writeln!(out, "loss      {loss}; nothing is changed until that is mended")?;
     }
     let (state, detail) = history_state(&report.history);
     writeln!(out, "history   {state}{}", detail.map(|detail| format!(" ({detail})")).unwrap_or_default())?;
