@@ -30,6 +30,8 @@ pub const OBJECTS: &str = "objects";
 pub const MANIFESTS: &str = "manifests";
 /// The current segment of the history, in [`STORE`]; older ones have a number behind a dot.
 pub const HISTORY: &str = "history";
+/// Number and chain value of the history's last event, in [`STORE`].
+pub const HEAD: &str = "head";
 /// The activation on trial, in [`STORE`].
 pub const TRIAL: &str = "trial";
 /// The index, in [`STORE`].

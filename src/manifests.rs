@@ -3,10 +3,12 @@
 //! **Invariant:** a manifest appears under its version's name whole and durable, and is never rewritten.
 
 use crate::error::{Error, Result};
-use crate::fsys::{Dir, Kind, Stat, durable, memory, remove};
+use crate::fsys::{Dir, Kind, Stat, block, durable, memory, remove};
 use crate::layout;
 use crate::model::codec::DecodeError;
-use crate::model::manifest::{MODEST_BODY_BYTES, Step, body_of, claimed_bytes, facts_of, walk_body};
+use crate::model::manifest::{
+    MANIFEST_HEAD_BYTES, MODEST_BODY_BYTES, Step, body_of, checksum_of, claimed_bytes, facts_of, walk_body,
+};
 use crate::model::{Digest, Facts, Manifest, VersionName};
 
 /// Of the memory that is available, a body may take one part in so many: its trees are decoded beside it.
@@ -124,6 +126,16 @@ impl Manifests {
     ) -> Result<(Facts, Digest)> {
         let read = |body: &[u8]| walk_body(body, tell).map(|(facts, root)| (facts, Digest(root)));
         self.decode_body(name, body, read, |(facts, _)| &facts.name)
+    }
+
+    /// The checksum of a version's manifest in hexadecimal digits, as its head has it; whoever reads the body compares it
+    /// with that. `None` if the file is no manifest of this format.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses to read.
+    pub fn checksum(&self, name: &VersionName) -> Result<Option<String>> {
+        block::beginning(&self.dir, name.as_str(), MANIFEST_HEAD_BYTES as u64).map(|head| checksum_of(&head))
     }
 
     fn unreadable(&self, name: &VersionName, error: &DecodeError) -> Error {

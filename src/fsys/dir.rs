@@ -429,6 +429,13 @@ impl Dir {
             .map_err(|errno| self.fail("open", name, errno))
     }
 
+    /// Opens a regular file that exists for writing over what is in it. Follows no symbolic link, waits for no FIFO.
+    pub fn open_to_overwrite(&self, name: impl AsRef<[u8]>) -> Result<File> {
+        let name = name.as_ref();
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        self.open_at(name, flags, 0).map(File::from).map_err(|errno| self.fail("open", name, errno))
+    }
+
     /// Creates a file that must not exist, open for writing and reading. The umask applies to `mode`.
     pub fn create_file(&self, name: impl AsRef<[u8]>, mode: u32) -> Result<File> {
         let name = name.as_ref();

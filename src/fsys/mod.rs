@@ -8,6 +8,7 @@
 //! - [`listing`]: the names in a directory, one by one
 //! - [`file`](mod@file): open files: metadata, attributes, cloning
 //! - [`append`]: files that only grow
+//! - [`block`]: files that are overwritten in place
 //! - [`beneath`]: following symbolic links, but never out of a directory
 //! - [`identity`]: acting as the owner of a directory that is another user's
 //! - [`rooted`]: paths that never lead out of an image
@@ -27,6 +28,7 @@
 
 pub mod append;
 pub mod beneath;
+pub mod block;
 pub mod child;
 pub mod dir;
 pub mod durable;

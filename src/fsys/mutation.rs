@@ -26,6 +26,8 @@ pub enum Mutation {
     SweepLock,
     /// Pins do not protect a version.
     Protection,
+    /// The history is not compared with what is known of it elsewhere.
+    Anchor,
 }
 
 impl Mutation {
@@ -52,6 +54,7 @@ impl Mutation {
             Self::Revoke => "revoke",
             Self::SweepLock => "sweep-lock",
             Self::Protection => "protection",
+            Self::Anchor => "anchor",
         };
         CHOSEN.get_or_init(|| std::env::var("TOPE_MUTATION").unwrap_or_default()) == name
     }

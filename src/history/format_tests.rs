@@ -75,6 +75,14 @@ fn the_second_segment_is_written_as_specified() {
 }
 
 #[test]
+fn the_head_is_written_as_specified() {
+    let chain = reading(&[vector("history-first"), vector("history-second")]).chain;
+    let block = crate::model::Anchor { number: 6, chain }.to_block();
+    assert_eq!([&block[..52], &block[480..]].concat(), crate::test_vectors::vector_bytes("head"));
+    assert!(block[52..480].iter().all(|byte| *byte == 0));
+}
+
+#[test]
 fn a_reset_is_written_as_specified() {
     let (first, reset) = (vector("history-first"), vector("history-reset"));
     let damaged = first.replacen("ada", "eve", 1);

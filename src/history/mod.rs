@@ -33,9 +33,21 @@
 //! | renaming it over `history` | the old segment alone, or the old and the new one |
 //! | syncing the directory | the new segment |
 //!
+//! # In doubt
+//!
+//! A log that was cut at the end of a line, or restored from an older copy, is sound by itself. Events are named outside
+//! of it as well: by the head ([`head`]), by the manifest of every version, by the index ([`Witness`]). If one of them
+//! names an event that the log does not have, events are lost, and the log is *in doubt*. Appends then refuse; only a
+//! switch is recorded all the same ([`Doubt::PassOver`]), which leaves the head where it is, so that no event
+//! that comes later hides the doubt. [`History::reset`] ends it by the operator's order: its number is higher than every
+//! one that a witness names, and what is named before it counts as acknowledged.
+//!
 //! A new segment that cannot be begun (no block, no inode, no hardlinks) is no reason to lose an event: it is appended
 //! to the old segment, where space was allocated ahead.
 
+mod doubt;
+pub mod head;
+mod remember;
 mod segment;
 mod write;
 
@@ -54,9 +66,13 @@ use crate::layout;
 use crate::model::event::{Action, CHAIN_START, Chain, Event};
 use crate::model::marks::Marks;
 
+use doubt::Extent;
+pub use doubt::Witness;
+pub use head::Head;
+pub use remember::Memory;
 pub use segment::Recorded;
 use segment::{Cursor, Damage};
-pub use write::Appended;
+pub use write::{Appended, Doubt};
 
 /// Bytes of events after which a new segment begins: a few thousand events, read in milliseconds on a small device.
 pub const SEGMENT_BYTES: u64 = 1 << 20;
@@ -84,6 +100,15 @@ pub enum State {
         /// In what way.
         detail: String,
     },
+    /// Every line follows from the one before, but something outside the log names an event that it does not have.
+    Doubt {
+        /// The number of the event that is named.
+        number: u64,
+        /// That of the log's last event.
+        last: u64,
+        /// The sentence: who names it.
+        detail: String,
+    },
 }
 
 impl State {
@@ -106,6 +131,8 @@ pub struct Reading {
     pub state: State,
     /// Damage that an operator has acknowledged by a reset, oldest first.
     pub acknowledged: Vec<State>,
+    /// What the head said before the log was read.
+    pub head: Head,
 }
 
 impl Reading {
@@ -148,6 +175,10 @@ struct Look {
     present: Present,
     /// Behind its last sound line; `None` if it has none, or is broken.
     cursor: Option<Cursor>,
+    /// The state of the log by itself.
+    log: State,
+    /// What the head said before the log was read.
+    head: Head,
 }
 
 impl History {
@@ -173,12 +204,19 @@ impl History {
     ///
     /// The system refuses to read; never because of what is read.
     pub fn read(&self) -> Result<Reading> {
+        let head = Head::read(&self.store);
+        let witness = Witness::of_head(&head);
+        Ok(self.read_log(head)?.against(witness.as_slice()))
+    }
+
+    fn read_log(&self, head: Head) -> Result<Reading> {
         let mut reading = Reading {
             events: Vec::new(),
             marks: Marks::default(),
             chain: CHAIN_START,
             state: State::Sound,
             acknowledged: Vec::new(),
+            head,
         };
         let segments = self.segments()?;
         let Some(last) = segments.len().checked_sub(1) else {
@@ -227,7 +265,8 @@ impl History {
 
     /// Reads the current segment, from where it was left the last time.
     fn look(&self) -> Result<Look> {
-        let Some(file) = self.open_current()? else { return self.look_hard() };
+        let head = Head::read(&self.store);
+        let Some(file) = self.open_current()? else { return self.look_hard(head) };
         let path = self.path(layout::HISTORY);
         let stat = stat_file(&file, || path.clone())?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -243,24 +282,58 @@ impl History {
             Some(bytes) => bytes,
             None => append::read_from(&file, 0, &path)?,
         };
-        let damage = cursor.advance(&bytes, |recorded| marks.apply(&recorded.event));
+        let named = head.anchor().map_or(0, |anchor| anchor.number);
+        let mut chain_of_named = None;
+        let damage = cursor.advance(&bytes, |recorded| {
+            marks.apply(&recorded.event);
+            if recorded.event.seq == named {
+                chain_of_named = Some(recorded.chain);
+            }
+        });
         let state = match damage {
             Some(Damage::Torn { offset, bytes }) if cursor.lines > 0 => State::Torn { offset, bytes },
             None if cursor.lines > 0 => State::Sound,
             _ => {
                 drop(seen);
-                return self.look_hard();
+                return self.look_hard(head);
             }
         };
         let known = Seen { device: stat.device, inode: stat.inode, cursor: cursor.clone(), marks: marks.clone() };
         *seen = Some(known);
-        Ok(Look { present: Present { marks, chain: cursor.chain, state }, cursor: Some(cursor) })
+        drop(seen);
+        let log = state.clone();
+        let state = self.compared(state, &marks, &cursor, &head, chain_of_named)?;
+        Ok(Look { present: Present { marks, chain: cursor.chain, state }, cursor: Some(cursor), log, head })
+    }
+
+    /// The state of a log that is whole, compared with its head. Only a head that is behind, in a segment that was read
+    /// before, costs more than a look.
+    fn compared(
+        &self,
+        state: State,
+        marks: &Marks,
+        cursor: &Cursor,
+        head: &Head,
+        chain_of_named: Option<Chain>,
+    ) -> Result<State> {
+        let Some(witness) = Witness::of_head(head) else { return Ok(state) };
+        let extent = Extent { last: marks.last_event, reset: marks.reset };
+        let number = witness.anchor.number;
+        let chain = match chain_of_named {
+            None if number == extent.last => Some(cursor.chain),
+            None if number < extent.last && number >= extent.reset => self.read_log(head.clone())?.chain_of(number),
+            known => known,
+        };
+        Ok(extent.contradicted_by(&witness, |_| chain).unwrap_or(state))
     }
 
     /// The current segment is damaged or not there: older segments may still tell what it held.
-    fn look_hard(&self) -> Result<Look> {
-        let Reading { marks, chain, state, .. } = self.read()?;
-        Ok(Look { present: Present { marks, chain, state }, cursor: None })
+    fn look_hard(&self, head: Head) -> Result<Look> {
+        let reading = self.read_log(head)?;
+        let log = reading.state.clone();
+        let witness = Witness::of_head(&reading.head);
+        let Reading { marks, chain, state, head, .. } = reading.against(witness.as_slice());
+        Ok(Look { present: Present { marks, chain, state }, cursor: None, log, head })
     }
 
     /// All segments, oldest first; the last is the current one, without a file if only older ones are there.

@@ -146,10 +146,10 @@ fn a_reset_keeps_the_broken_segment_and_what_could_be_read() {
     let temporary = files(&[("history", &damaged)]);
     let history = open(temporary.path());
     let clock = FixedClock::at(8);
-    let event = history.reset(&clock, SOON, Actor::default(), "seen").unwrap().unwrap();
+    let event = history.reset(&clock, SOON, Actor::default(), "seen", &Memory::default()).unwrap().unwrap();
     assert_eq!((event.seq, event.reason.as_deref()), (4, Some("seen")));
     assert_eq!(std::fs::read(temporary.path().join("history.000001")).unwrap(), damaged);
-    assert_eq!(history.reset(&clock, SOON, Actor::default(), "again").unwrap(), None);
+    assert_eq!(history.reset(&clock, SOON, Actor::default(), "again", &Memory::default()).unwrap(), None);
     append(&history, vec![pin("v4")]);
     let reading = open(temporary.path()).read().unwrap();
     assert_eq!(reading.state, State::Sound);
@@ -245,7 +245,7 @@ fn a_current_segment_that_is_gone_is_damage_and_older_ones_give_the_marks() {
     assert!(matches!(&present.state, State::Broken { segment, line: 0, .. } if segment == "history"));
     assert_eq!(pins(&present.marks), ["v1"]);
     assert!(history.append(&FixedClock::at(1), SOON, vec![pin("v5")]).is_err());
-    history.reset(&FixedClock::at(1), SOON, Actor::default(), "lost").unwrap().unwrap();
+    history.reset(&FixedClock::at(1), SOON, Actor::default(), "lost", &Memory::default()).unwrap().unwrap();
     append(&history, vec![pin("v5")]);
     assert_eq!(pins(&history.present().unwrap().marks), ["v1", "v5"]);
     assert_eq!(history.read().unwrap().state, State::Sound);

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Cursor, History, Look, Reading, SEGMENT_BYTES, State};
+use super::remember::Remains;
+use super::{Cursor, Head, History, Look, Memory, Reading, SEGMENT_BYTES, State, head};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, Result, Shown};
-use crate::fsys::{LockFile, LockGuard, LockMode, append, durable};
+use crate::fsys::{LockFile, LockGuard, LockMode, append, durable, file};
 use crate::layout;
+use crate::model::Anchor;
 use crate::model::event::{Action, Actor, CHAIN_START, Chain, Event};
 use crate::model::marks::Marks;
 
@@ -22,6 +24,16 @@ pub struct Appended {
     pub own: Vec<Event>,
     /// The chain value of the last line.
     pub chain: Chain,
+}
+
+/// Whether an append goes on while the log is in doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// Nothing is appended.
+    Refuse,
+    /// For what is true whatever was lost: a switch that was made, and the mark of the version that it left. The head
+    /// stays where it is, so that the doubt stays.
+    PassOver,
 }
 
 /// Lines to be written, each chained to the one before.
@@ -63,26 +75,47 @@ impl History {
     ///
     /// # Errors
     ///
-    /// [`Error::Locked`]; [`Error::Corrupt`] if the current segment is broken; the system refuses to write (a full disk,
-    /// after what was allocated ahead is used up). In each case no event was appended.
+    /// [`Error::Locked`]; [`Error::Corrupt`] if the current segment is broken, or the log in doubt; the system refuses to
+    /// write (a full disk, after what was allocated ahead is used up). In each case no event was appended.
     pub fn append(&self, clock: &dyn Clock, lock_timeout: Duration, events: Vec<Event>) -> Result<Appended> {
-        self.append_decided(clock, lock_timeout, |_| Ok(events))
+        self.append_decided(clock, lock_timeout, Doubt::Refuse, |_| Ok(events))
     }
 
     /// Appends what `decide` makes of the marks while the lock is held, so that nothing is recorded in between.
     ///
     /// # Errors
     ///
-    /// As [`History::append`]; those of `decide`.
+    /// As [`History::append`], except for doubt where it is passed over; those of `decide`.
     pub fn append_decided(
         &self,
         clock: &dyn Clock,
         lock_timeout: Duration,
+        doubt: Doubt,
         decide: impl FnOnce(&Marks) -> Result<Vec<Event>>,
     ) -> Result<Appended> {
         let _lock = self.lock(lock_timeout)?;
-        let Look { present, cursor } = self.look()?;
-        let torn = match (&present.state, &cursor) {
+        let look = self.look()?;
+        let lost_log = look.log == State::Missing && look.head.anchor().is_some_and(|anchor| anchor.number > 0);
+        let in_doubt = matches!(look.present.state, State::Doubt { .. });
+        if in_doubt && doubt == Doubt::Refuse || lost_log {
+            return Err(self.corrupt(&look.present.state));
+        }
+        let head = look.head.clone();
+        let appended = self.append_lines(clock, look, decide)?;
+        if let Some(last) = appended.events.last().filter(|_| !in_doubt) {
+            head.advance(&self.store, Anchor { number: last.seq, chain: appended.chain });
+        }
+        Ok(appended)
+    }
+
+    fn append_lines(
+        &self,
+        clock: &dyn Clock,
+        look: Look,
+        decide: impl FnOnce(&Marks) -> Result<Vec<Event>>,
+    ) -> Result<Appended> {
+        let Look { present, cursor, log, .. } = look;
+        let torn = match (&log, &cursor) {
             (State::Sound, Some(_)) | (State::Missing, None) => None,
             (State::Torn { offset, .. }, Some(_)) | (State::Torn { offset: offset @ 0, .. }, None) => Some(*offset),
             (state, _) => return Err(self.corrupt(state)),
@@ -118,25 +151,102 @@ impl History {
         Ok(appended)
     }
 
-    /// Begins a new chain if the log is broken or a segment of it is gone; gives the event that records this, or
-    /// `None` if nothing is broken. What can still be read decides the marks; damaged segments are kept.
+    /// Makes the head if it is missing or unreadable, and the log is sound.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`]; [`Error::Corrupt`] if the log cannot be trusted; the system refuses to write.
+    pub fn make_head(&self, lock_timeout: Duration) -> Result<()> {
+        let _lock = self.lock(lock_timeout)?;
+        let Look { present, head, .. } = self.look()?;
+        match head {
+            Head::At(_) | Head::Newer(_) => Ok(()),
+            Head::Missing | Head::Unreadable(_) if present.state.is_trustworthy() => {
+                head::make(&self.store, Anchor { number: present.marks.last_event, chain: present.chain })
+            }
+            Head::Missing | Head::Unreadable(_) => Err(self.corrupt(&present.state)),
+        }
+    }
+
+    /// The last event that is known to be durable. A line that a reader sees may be one whose append has not ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`]; the system refuses to read or sync.
+    pub fn durable_anchor(&self, lock_timeout: Duration) -> Result<Anchor> {
+        match Head::read(&self.store) {
+            Head::At(anchor) => Ok(anchor),
+            _ => self.settle(lock_timeout),
+        }
+    }
+
+    /// Makes durable what can be read, and brings a head that is behind forward; gives the last event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`]; the system refuses to read or sync.
+    pub fn settle(&self, lock_timeout: Duration) -> Result<Anchor> {
+        let _lock = self.lock(lock_timeout)?;
+        let Look { present, head, .. } = self.look()?;
+        let anchor = Anchor { number: present.marks.last_event, chain: present.chain };
+        if head.anchor() != Some(anchor) && present.state.is_trustworthy() {
+            let file = self.store.open_file(layout::HISTORY)?;
+            file::sync(&file, || self.path(layout::HISTORY))?;
+            head.advance(&self.store, anchor);
+        }
+        Ok(anchor)
+    }
+
+    /// Makes the head of a log that does not exist yet.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses to write.
+    pub fn begin_head(&self) -> Result<()> {
+        match Head::read(&self.store) {
+            Head::Missing => head::make(&self.store, Anchor::START),
+            _ => Ok(()),
+        }
+    }
+
+    /// Begins a new chain if the log is broken or in doubt, or a segment of it is gone; gives the event that records this,
+    /// or `None` if nothing is wrong. What can still be read decides the marks, and what `memory` knows of lost events;
+    /// damaged segments are kept. The number of the event is higher than any that a witness names.
     ///
     /// # Errors
     ///
     /// [`Error::Locked`], or the system refuses to write.
-    pub fn reset(&self, clock: &dyn Clock, lock_timeout: Duration, who: Actor, reason: &str) -> Result<Option<Event>> {
+    pub fn reset(
+        &self,
+        clock: &dyn Clock,
+        lock_timeout: Duration,
+        who: Actor,
+        reason: &str,
+        memory: &Memory,
+    ) -> Result<Option<Event>> {
         let _lock = self.lock(lock_timeout)?;
-        let reading = self.read()?;
-        let State::Broken { .. } = &reading.state else { return Ok(None) };
+        let reading = self.read()?.against(&memory.witnesses);
+        if reading.state.is_trustworthy() {
+            return Ok(None);
+        }
         let moment = clock.now();
         let last_event = reading.events.iter().map(|recorded| recorded.event.seq).max().unwrap_or(0);
-        let last_event = last_event.max(reading.marks.last_event);
+        let named = memory.witnesses.iter().map(|witness| witness.anchor.number).max().unwrap_or(0);
+        let named = named.max(reading.head.anchor().map_or(0, |anchor| anchor.number));
+        let last_event = last_event.max(reading.marks.last_event).max(named);
         let mut lines = Lines { moment: &moment, last_event, chain: CHAIN_START, bytes: Vec::new() };
-        let event = lines.push(reset(&reading, who, reason));
+        let event = lines.push(reset(&reading, who, reason, memory, last_event));
         if self.store.try_stat(layout::HISTORY)?.is_some() {
             self.keep_segment()?;
         }
         self.begin_segment(&lines.bytes)?;
+        let anchor = Anchor { number: event.seq, chain: lines.chain };
+        match reading.head {
+            Head::Newer(_) => {}
+            // With the log began the store, and there is none without a head.
+            Head::Missing => head::make(&self.store, anchor)?,
+            head => head.advance(&self.store, anchor),
+        }
         Ok(Some(event))
     }
 
@@ -162,6 +272,8 @@ impl History {
     fn corrupt(&self, state: &State) -> Error {
         let (segment, detail) = match state {
             State::Broken { segment, line, detail } => (segment.as_str(), format!("line {line}: {detail}")),
+            State::Doubt { detail, .. } => (layout::HISTORY, format!("events are lost: {detail}")),
+            State::Missing => (layout::HISTORY, "it is gone".to_owned()),
             other => (layout::HISTORY, format!("it changed while it was read ({other:?})")),
         };
         Error::corrupt("history", self.path(segment), detail)
@@ -219,15 +331,19 @@ fn checkpoint(marks: &Marks, chain: &Chain, who: &Actor) -> Event {
     }
 }
 
-fn reset(reading: &Reading, who: Actor, reason: &str) -> Event {
-    let State::Broken { segment, line, detail } = &reading.state else {
-        return Event::new(Action::HistoryReset);
+fn reset(reading: &Reading, who: Actor, reason: &str, memory: &Memory, last_event: u64) -> Event {
+    let Remains { marks, text } = memory.remains(reading, last_event);
+    let found = match &reading.state {
+        State::Broken { segment, line, detail } => format!("{segment} line {line}: {detail}"),
+        State::Doubt { detail, .. } => detail.clone(),
+        _ => "the history was gone".to_owned(),
     };
+    let text = [found, text].concat();
     Event {
         who,
         reason: Some(reason.to_owned()),
-        text: Some(format!("{segment} line {line}: {detail}")),
-        marks: Some(Box::new(reading.marks.clone())),
+        text: Some(text),
+        marks: Some(Box::new(marks)),
         ..Event::new(Action::HistoryReset)
     }
 }

@@ -202,6 +202,10 @@ pub struct Event {
     /// Import number, for `import` and `adopt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub import_number: Option<u64>,
+    /// The hash of its manifest's body in hexadecimal digits, for `import` and `adopt`, and for a `repair` that wrote
+    /// another manifest than was published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
     /// The role it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
@@ -272,6 +276,7 @@ impl Event {
             version: None,
             digest: None,
             import_number: None,
+            manifest: None,
             role: None,
             from: None,
             from_digest: None,
@@ -334,7 +339,7 @@ impl Event {
     /// The line that records this event behind `previous`, and the chain value it carries.
     pub fn to_line(&self, previous: &Chain) -> (Vec<u8>, Chain) {
         let json = serde_json::to_vec(self).expect("an event holds nothing that JSON cannot");
-        let chain = next_chain(previous, &json);
+        let chain = chain_behind(previous, &json);
         let mut line = blake3::Hash::from_bytes(chain).to_hex().as_bytes().to_vec();
         line.push(b' ');
         line.extend_from_slice(&json);
@@ -351,7 +356,7 @@ impl Event {
         let (hex, rest) = line.split_at_checked(64).ok_or(LineError::Malformed)?;
         let json = rest.strip_prefix(b" ").ok_or(LineError::Malformed)?;
         let written = blake3::Hash::from_hex(hex).map_err(|_| LineError::Malformed)?;
-        let chain = next_chain(previous, json);
+        let chain = chain_behind(previous, json);
         if written != blake3::Hash::from_bytes(chain) {
             return Err(LineError::Chain);
         }
@@ -381,7 +386,8 @@ impl Event {
     }
 }
 
-fn next_chain(previous: &Chain, json: &[u8]) -> Chain {
+/// The chain value of an event with this JSON behind `previous`.
+pub fn chain_behind(previous: &Chain, json: &[u8]) -> Chain {
     let mut hasher = blake3::Hasher::new_derive_key(HISTORY_CONTEXT);
     hasher.update(previous).update(json);
     *hasher.finalize().as_bytes()
@@ -421,7 +427,7 @@ mod tests {
     #[test]
     fn an_event_of_a_newer_build_is_read() {
         let json = br#"{"seq":3,"time":1,"synchronised":true,"action":"teleport","moon":1}"#;
-        let mut line = blake3::Hash::from_bytes(next_chain(&CHAIN_START, json)).to_hex().as_bytes().to_vec();
+        let mut line = blake3::Hash::from_bytes(chain_behind(&CHAIN_START, json)).to_hex().as_bytes().to_vec();
         line.push(b' ');
         line.extend_from_slice(json);
         let event = Event::from_line(&line, &CHAIN_START).unwrap().0;

@@ -29,6 +29,9 @@ pub struct Known {
     pub import_number: u64,
     /// Its digest.
     pub digest: Digest,
+    /// The hash of its manifest's body in hexadecimal digits, where it was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
     /// What this build does not know of it.
     #[serde(flatten)]
     pub unknown: Unknown,
@@ -100,12 +103,19 @@ pub struct Marks {
     /// The version that runs although it fails its checks, since every other does too, and what failed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub degraded: Option<Degraded>,
+    /// Number of the last `history-reset`, before which everything that is missing was acknowledged; 0 if there is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reset: u64,
     /// The JSON of every event that this build does not understand, oldest first. A build that does takes them in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown_events: Vec<String>,
     /// Marks that this build does not know.
     #[serde(flatten)]
     pub unknown: Unknown,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Marks {
@@ -128,12 +138,17 @@ impl Marks {
                 let note = Note { time: event.time, text, unknown: Unknown::new() };
                 self.notes.entry(version.clone()).or_default().push(note);
             }
-            (Action::Repair, Some(version)) => match event.outcome.as_str() {
-                "failed" => drop(self.damaged.insert(version.clone(), event.text.clone().unwrap_or_default())),
-                "done" => drop(self.damaged.remove(version)),
-                // An outcome of a newer build does not say that nothing is damaged any longer.
-                _ => {}
-            },
+            (Action::Repair, Some(version)) => {
+                if let (Some(known), Some(_)) = (self.versions.get_mut(version), &event.manifest) {
+                    known.manifest.clone_from(&event.manifest);
+                }
+                match event.outcome.as_str() {
+                    "failed" => drop(self.damaged.insert(version.clone(), event.text.clone().unwrap_or_default())),
+                    "done" => drop(self.damaged.remove(version)),
+                    // An outcome of a newer build does not say that nothing is damaged any longer.
+                    _ => {}
+                }
+            }
             (Action::Revoke, _) => self.revoked.extend(event.objects.iter().cloned()),
             (Action::Degraded, Some(version)) => {
                 let evidence = event.evidence.clone().unwrap_or_default();
@@ -158,6 +173,9 @@ impl Marks {
                     *self = (**marks).clone();
                     self.take_in_carried();
                     self.last_event = event.seq;
+                }
+                if *action == Action::HistoryReset {
+                    self.reset = event.seq;
                 }
             }
             _ => {}
@@ -199,7 +217,8 @@ impl Marks {
     fn import(&mut self, event: &Event, version: &VersionName) {
         if let (Some(import_number), Some(digest)) = (event.import_number, event.digest) {
             self.highest_import = self.highest_import.max(import_number);
-            self.versions.insert(version.clone(), Known { import_number, digest, unknown: Unknown::new() });
+            let manifest = event.manifest.clone();
+            self.versions.insert(version.clone(), Known { import_number, digest, manifest, unknown: Unknown::new() });
             self.damaged.remove(version);
         }
     }
@@ -276,7 +295,7 @@ impl Obstacle {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
     use crate::model::TreeId;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::switching::{self, BadVersions, Health, Verify, Warnings, health};
 use crate::error::{Error, Refusal, Result};
+use crate::history::State;
 use crate::model::{Action, Digest, Event, Role, Selector, Trial, VersionName};
 use crate::observe::Observer;
 use crate::store::Store;
@@ -120,9 +121,10 @@ impl<'a> Activation<'a> {
         }
     }
 
-    /// Refuses a version that is bad or damaged.
+    /// Refuses a version that is bad or damaged, and every version while the history is in doubt.
     pub(super) fn check(&self) -> Result<()> {
         self.refuse_missing_tree()?;
+        self.refuse_doubt()?;
         self.refuse_bad(&self.survey)?;
         self.check_tree(&self.survey)
     }
@@ -137,6 +139,22 @@ impl<'a> Activation<'a> {
             format!("{target} is missing-tree: its tree is gone"),
             format!("build it again with: tope-store verify {target} --repair"),
         ))
+    }
+
+    /// Which versions are bad is not known while events are lost.
+    fn refuse_doubt(&self) -> Result<()> {
+        let detail = match self.store.history_state() {
+            Ok(State::Doubt { detail, .. }) => detail,
+            Ok(State::Missing) => "it is gone".to_owned(),
+            _ => return Ok(()),
+        };
+        let message = format!("the history is in doubt, and {} may be bad: {detail}", self.target);
+        if self.options.bad == BadVersions::Refuse {
+            let hint = "see what was lost with: tope-store doctor; to activate it all the same: --force";
+            return Err(Error::refused_with(Refusal::Doubt, message, hint));
+        }
+        self.warnings.warn(&message);
+        Ok(())
     }
 
     fn refuse_bad(&self, survey: &Survey) -> Result<()> {

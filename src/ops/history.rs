@@ -44,7 +44,8 @@ pub struct Report {
 ///
 /// [`crate::error::Error::NotFound`] for a version that neither exists nor ever did; the system refuses to read.
 pub fn history(store: &Store, options: &Options) -> Result<Report> {
-    let reading = store.history()?.read()?;
+    let witnesses = store.witnesses();
+    let reading = store.history()?.read()?.against(&witnesses);
     let about = |recorded: &Recorded, version: &VersionName| {
         [&recorded.event.version, &recorded.event.from].into_iter().flatten().any(|named| named == version)
     };

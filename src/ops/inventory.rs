@@ -56,7 +56,8 @@ pub(super) struct Inventory {
 
 /// Reads manifests and history; refuses while they cannot be trusted.
 pub(super) fn refuse_doubt(store: &Store, observer: &dyn Observer) -> Result<(Marks, Contents)> {
-    let reading = store.history()?.read()?;
+    let witnesses = store.witnesses();
+    let reading = store.history()?.read()?.against(&witnesses);
     let doubt = |detail: String| {
         Error::refused_with(
             Refusal::Doubt,
@@ -69,6 +70,7 @@ pub(super) fn refuse_doubt(store: &Store, observer: &dyn Observer) -> Result<(Ma
         State::Broken { segment, line, detail } => {
             return Err(doubt(format!("{segment} of the history is damaged at line {line}: {detail}")));
         }
+        State::Doubt { detail, .. } => return Err(doubt(format!("events of the history are lost: {detail}"))),
         _ => return Err(doubt("the history is missing".into())),
     }
     // Without it nothing tells which objects the version needs. One whose tree is gone as well is forgotten first,

@@ -15,6 +15,7 @@
 
 use crate::error::{Error, Refusal, Result};
 use crate::fsys::Dir;
+use crate::model::manifest::checksum_of;
 use crate::model::{
     Action, Anchor, Digest, Event, Extensions, Facts, Manifest, Placement, TreeId, TreeSet, VersionName,
 };
@@ -109,6 +110,7 @@ pub fn publish(
     meanwhile: &(dyn Fn() + Sync),
 ) -> Result<Outcome> {
     // Almost always nobody else imports meanwhile, and this is the number.
+    store.refuse_doubt()?;
     let mut manifest = draft.numbered(store.next_import()?);
     let mut encoded = sync_and_index(store, run, &manifest, meanwhile)?;
     let publishing = store.publish_lock()?;
@@ -125,6 +127,7 @@ pub fn publish(
         encoded = manifest.encode();
     }
     manifests.publish_encoded(&name, &encoded)?;
+    let checksum = checksum_of(&encoded);
     drop(encoded);
     if let Err(error) = move_tree(store, run.dir(), &name) {
         // Without its tree the manifest says nothing; leave none behind if that can be had.
@@ -133,6 +136,7 @@ pub fn publish(
     }
     let event = Event {
         import_number: Some(import_number),
+        manifest: checksum,
         outcome: "done".into(),
         ..Event::about(Action::Import, &name, Some(manifest.digest()))
     };

@@ -118,7 +118,11 @@ impl Report {
 ///
 /// The links or the free space cannot be read; [`Error::Interrupted`].
 pub fn status(store: &Store, options: &Options, observer: &dyn Observer) -> Result<Report> {
-    let survey = store.survey()?;
+    let mut survey = store.survey()?;
+    // What manifests and index name is compared as well, where they can be read.
+    if let Ok(state @ State::Doubt { .. }) = store.history_state() {
+        survey.history = state;
+    }
     let trusted = survey.history.is_trustworthy();
     let roles = Role::ALL.into_iter().map(|role| {
         let link = survey.roles.get(role).clone();

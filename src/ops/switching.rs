@@ -111,7 +111,7 @@ pub(super) fn summary(checked: &Checked) -> String {
 pub(super) fn record(store: &Store, events: Vec<Event>, warnings: &Warnings<'_>) -> bool {
     let recorded = match store.record_obstacle() {
         Some(obstacle) => Err(obstacle.to_owned()),
-        None => store.record(events).map_err(|error| chain(&error)),
+        None => store.record_switch(events).map_err(|error| chain(&error)),
     };
     if let Err(why) = &recorded {
         warnings.warn(&format!("the switch is made but cannot be recorded in the history: {why}"));

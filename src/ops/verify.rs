@@ -53,6 +53,9 @@ pub struct Finding {
     pub damage: bool,
 }
 
+/// What is said of a manifest that is whole, and has another hash than the history recorded.
+pub(super) const OTHER_MANIFEST: &str = "it is not the manifest that was published";
+
 /// The kind of a finding about a version that this binary is too old to verify.
 pub const NEWER: &str = "newer";
 
@@ -214,13 +217,16 @@ impl Pass<'_> {
             Err(Error::NotFound { .. }) if self.whole => return unseen(Vec::new()),
             Err(error) => return Err(error),
         };
-        let mut findings = match marks.versions.get(name).filter(|known| known.digest != planned.digest) {
-            Some(known) => of_manifest(format!(
+        let mut findings = match marks.versions.get(name) {
+            Some(known) if known.digest != planned.digest => of_manifest(format!(
                 "the history says {}, the manifest {}",
                 known.digest.short(),
                 planned.digest.short()
             )),
-            None => Vec::new(),
+            Some(known) if known.manifest.is_some() && known.manifest != store.manifests()?.checksum(name)? => {
+                of_manifest(format!("{OTHER_MANIFEST}; labels, note and the placement of files may be other ones"))
+            }
+            _ => Vec::new(),
         };
         let expect = if marks.isolated.contains(name) { Expect::OwnInodes } else { Expect::Links };
         let checked = self.checker.version(&planned, expect)?;
@@ -330,11 +336,12 @@ pub(super) fn beside_versions(store: &Store) -> Result<Vec<Finding>> {
 
 fn history(store: &Store) -> Result<Option<Finding>> {
     let finding = |path: String, detail| Some(Finding::in_store("history", None, path, detail));
-    Ok(match store.history()?.read()?.state {
+    Ok(match store.history_state()? {
         State::Broken { segment, line, detail } => {
             finding(format!("store/{segment}"), format!("line {line}: {detail}"))
         }
         State::Missing => finding("store/history".into(), "it is not there".into()),
+        State::Doubt { detail, .. } => finding("store/history".into(), format!("events are lost: {detail}")),
         // A torn tail is what a power cut leaves; the next command cuts and notes it.
         State::Sound | State::Torn { .. } => None,
     })

@@ -82,6 +82,7 @@ fn begin_history(dir: &Dir, settings: &Settings) -> Result<()> {
     if history.present()?.state != State::Missing || !manifests.names()?.is_empty() {
         return Ok(());
     }
+    history.begin_head()?;
     let who = system::actor(&settings.user_name);
     let event = Event { who, outcome: "done".into(), ..Event::new(Action::Init) };
     history.append(&SystemClock, settings.lock_timeout, vec![event]).map(drop)

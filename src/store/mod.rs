@@ -11,6 +11,7 @@
 //! - [`protection`]: why a version is neither removed nor forgotten
 //! - [`removal`]: taking a version out, restartable at every step
 //! - [`adoption`]: putting a tree of links in the place of a hand-made one
+//! - [`witnesses`]: what is known of the history outside its log
 //! - [`recover`]: completing or undoing what an interruption left
 //!
 //! Order of locks: `lock` (these handles), `publish.lock`, `refs.lock`, `history.lock`.
@@ -30,6 +31,7 @@ pub mod source_cache;
 pub mod survey;
 pub mod trial;
 pub mod understand;
+pub mod witnesses;
 
 use std::num::NonZeroUsize;
 use std::ops::Deref;
@@ -39,7 +41,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::error::{Error, Refusal, Result, Shown};
 use crate::fsys::{Dir, Identity, LockFile, LockGuard, LockMode, SystemClock, system};
-use crate::history::{History, State};
+use crate::history::{Doubt, History, State};
 use crate::layout::{self, Layout};
 use crate::manifests::Manifests;
 use crate::model::format::FormatError;
@@ -245,12 +247,33 @@ impl Store {
     }
 
     /// Appends events to the history, as this process.
+    ///
+    /// # Errors
+    ///
+    /// As [`History::append`].
     pub fn record(&self, events: Vec<Event>) -> Result<Vec<Event>> {
         self.record_decided(|_| Ok(events))
     }
 
     /// Appends what `decide` makes of the marks while nobody else appends.
+    ///
+    /// # Errors
+    ///
+    /// As [`History::append_decided`].
     pub fn record_decided(&self, decide: impl FnOnce(&Marks) -> Result<Vec<Event>>) -> Result<Vec<Event>> {
+        self.record_by(Doubt::Refuse, decide)
+    }
+
+    /// Appends events about a switch that was made, in doubt as well.
+    ///
+    /// # Errors
+    ///
+    /// As [`History::append_decided`].
+    pub fn record_switch(&self, events: Vec<Event>) -> Result<Vec<Event>> {
+        self.record_by(Doubt::PassOver, |_| Ok(events))
+    }
+
+    fn record_by(&self, doubt: Doubt, decide: impl FnOnce(&Marks) -> Result<Vec<Event>>) -> Result<Vec<Event>> {
         let who = system::actor(&self.settings.user_name);
         let signed = |marks: &Marks| {
             let events = decide(marks)?.into_iter();
@@ -261,7 +284,7 @@ impl Store {
         if history.present()?.state == State::Missing && !self.manifests()?.names()?.is_empty() {
             return Err(Error::corrupt("history", self.dir.path_of(layout::HISTORY), "it is gone"));
         }
-        Ok(history.append_decided(self.clock(), self.settings.lock_timeout, signed)?.events)
+        Ok(history.append_decided(self.clock(), self.settings.lock_timeout, doubt, signed)?.events)
     }
 
     /// Runs work on this store's own threads.

@@ -117,6 +117,10 @@ impl SharedStore<'_> {
         {
             return Ok(());
         }
+        // A history that lost events knows too little: by it, versions would be forgotten.
+        if self.lost_events()?.is_some() {
+            return Ok(());
+        }
         let _publishing = self.publish_lock()?;
         // Under the lock nobody is writing one.
         remove_files(&manifests, half_written)?;
@@ -220,7 +224,8 @@ impl SharedStore<'_> {
                 let action = if adopted { Action::Adopt } else { Action::Import };
                 let event = Event::about(action, name, Some(manifest.digest()));
                 let import_number = Some(manifest.facts.import_number);
-                self.record(vec![Event { import_number, text, outcome: "done".into(), ..event }])?;
+                let checksum = manifests.checksum(name)?;
+                self.record(vec![Event { import_number, manifest: checksum, text, outcome: "done".into(), ..event }])?;
                 Ok(())
             }
             (false, false) => match self.protections_of_lost([name])?.is_empty() {

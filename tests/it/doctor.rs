@@ -175,7 +175,7 @@ fn a_broken_history_is_begun_anew_and_gc_works_again() -> Outcome {
     fixture.run(&["gc", "--keep-last", "1"]).expect(4);
     assert_eq!(kinds(&doctor(&fixture, &[], 5)), ["history-broken"]);
     let document = doctor(&fixture, &["--fix"], 0);
-    assert!(document["fixed"][0].as_str().unwrap().starts_with("began the history anew"), "{document:#}");
+    assert!(document["fixed"][0].as_str().unwrap().starts_with("began the history again"), "{document:#}");
     sound(&fixture);
     let shown = fixture.json(&["list"]);
     let pinned = shown["versions"].as_array().unwrap().iter().filter(|version| version["pinned"] == true);

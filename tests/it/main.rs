@@ -36,6 +36,7 @@ mod layers;
 mod link;
 mod lost;
 mod model;
+mod newer;
 mod note;
 mod pin;
 mod readme;
@@ -48,6 +49,7 @@ mod services;
 mod status;
 mod stress;
 mod supervise;
+mod truncated;
 mod users;
 mod verify;
 mod who;
@@ -91,6 +93,7 @@ fn main() -> std::process::ExitCode {
         link::tests(),
         lost::tests(),
         model::tests(),
+        newer::tests(),
         note::tests(),
         pin::tests(),
         readme::tests(),
@@ -103,6 +106,7 @@ fn main() -> std::process::ExitCode {
         status::tests(),
         stress::tests(),
         supervise::tests(),
+        truncated::tests(),
         users::tests(),
         verify::tests(),
         who::tests(),

@@ -95,14 +95,14 @@ fn no_file_of_roots_is_given_away() -> Outcome {
         let inode = bait(&fixture).symlink_metadata().unwrap().ino();
         let path = fixture.path(lost);
         if path.is_dir() {
-            std::fs::remove_dir(&path).unwrap()
+            std::fs::remove_dir(&path).unwrap();
         } else {
-            std::fs::remove_file(&path).unwrap()
+            std::fs::remove_file(&path).unwrap();
         }
         let thief = format!("until mv -T ../root/{lost} gone-$$ 2>/dev/null; do :; done; mv bait ../root/{lost}");
-        let mut thief = shell_as_user(&fixture.beside("home"), &thief);
         let delayed = ["-o", "/dev/null", "-e", "trace=fchownat", "-e", "inject=fchownat:delay_enter=500000"];
         let mut command = strace(&delayed, &fixture)?;
+        let mut thief = shell_as_user(&fixture.beside("home"), &thief);
         let source = fixture.beside("source");
         match lost {
             "services" => command.arg("link").arg("--bin-dir").arg(fixture.beside("bin")),
@@ -153,10 +153,10 @@ fn nothing_is_changed_by_name() -> Outcome {
 fn no_directory_made_for_links_changes_the_mode_of_another_file() -> Outcome {
     let fixture = users_store()?;
     let inode = fixture.beside("home/bait").symlink_metadata().unwrap().ino();
-    let mut thief = shell_as_user(&fixture.beside("home"), "until rmdir bin 2>/dev/null; do :; done; ln -s bait bin");
     let inject = "inject=?chmod,fchmodat,?fchmodat2,fchmod:delay_enter=500000";
     let mut command =
         strace(&["-o", "/dev/null", "-e", "trace=?chmod,fchmodat,?fchmodat2,fchmod", "-e", inject], &fixture)?;
+    let mut thief = shell_as_user(&fixture.beside("home"), "until rmdir bin 2>/dev/null; do :; done; ln -s bait bin");
     let ran = Ran::of(&command.args(["link", "--bin-dir"]).arg(fixture.beside("home/bin")).output().unwrap());
     thief.kill().unwrap();
     thief.wait().unwrap();

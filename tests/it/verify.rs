@@ -21,6 +21,7 @@ tests![
     damage_in_a_tree_is_named_by_version_and_path,
     damaged_manifests_history_and_links_are_found,
     a_manifest_that_contradicts_itself_is_damage,
+    a_manifest_that_was_not_published_is_damage,
     one_version_can_be_verified_alone,
     the_newest_user_says_what_an_object_is_whatever_the_names_and_the_history,
     among_many_files_objects_are_what_trees_prove_or_their_names_show,
@@ -257,6 +258,35 @@ fn a_manifest_that_contradicts_itself_is_damage() -> Outcome {
     for versions in [&[][..], &["1.0.0"]] {
         assert_eq!(problems(&verify(&fixture, versions, 5)), ["manifest v1.0.0 store/manifests/v1.0.0"]);
     }
+    Ok(())
+}
+
+/// A sound manifest of the same tree, with other labels: the history knows which one was published.
+fn a_manifest_that_was_not_published_is_damage() -> Outcome {
+    let fixture = store();
+    let path = fixture.path("store/manifests/v1.0.0");
+    let published = std::fs::read(&path).unwrap();
+    let other = fixture.beside("other");
+    assert!(
+        std::process::Command::new("cp").arg("-a").args([fixture.root(), other.clone()]).status().unwrap().success()
+    );
+    let mut manifest = Manifest::decode(&published).unwrap();
+    manifest.facts.labels.insert("channel".into(), "stable".into());
+    let swapped = manifest.encode();
+    std::fs::write(&path, &swapped).unwrap();
+    assert_eq!(problems(&verify(&fixture, &["--quick"], 5)), ["manifest v1.0.0 store/manifests/v1.0.0"]);
+    // The index still has what was published.
+    fixture.run(&["verify", "--repair"]).ok();
+    assert_eq!(std::fs::read(&path).unwrap(), published);
+    // Where nothing has it, the manifest stays, and is not called sound.
+    std::fs::write(&path, &swapped).unwrap();
+    fixture.run(&["list"]).ok();
+    fixture.run(&["verify", "--repair"]).expect(5);
+    assert_eq!(std::fs::read(&path).unwrap(), swapped);
+    verify(&fixture, &[], 5);
+    fixture.run(&["verify", "--repair", "--from", other.to_str().unwrap()]).ok();
+    assert_eq!(std::fs::read(&path).unwrap(), published);
+    verify(&fixture, &[], 0);
     Ok(())
 }
 

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 
 use super::{
-    Extensions, Facts, HEAD_BYTES, MANIFEST_CONTEXT, MANIFEST_FORMAT, MANIFEST_MAGIC, MAX_BODY_BYTES, MAX_ENTRIES,
-    MAX_RATIO, MAX_WINDOW_LOG, MODEST_BODY_BYTES, Manifest, Placement, PlacementKind, Source, SourceKind, key_of,
+    Extensions, Facts, MANIFEST_CONTEXT, MANIFEST_FORMAT, MANIFEST_HEAD_BYTES, MANIFEST_MAGIC, MAX_BODY_BYTES,
+    MAX_ENTRIES, MAX_RATIO, MAX_WINDOW_LOG, MODEST_BODY_BYTES, Manifest, Placement, PlacementKind, Source, SourceKind,
+    key_of,
 };
 use crate::model::anchor::Anchor;
 use crate::model::codec::{DecodeError, Reader};
@@ -161,6 +162,15 @@ pub fn walk_body(body: &[u8], mut tell: impl FnMut(&Facts, Step<'_>)) -> Result<
     Ok((facts, root))
 }
 
+/// The checksum in the head of a manifest file, in hexadecimal digits; only the file's beginning is needed. `None` if
+/// it is no head.
+pub fn checksum_of(file: &[u8]) -> Option<String> {
+    let mut head = Reader::new(file);
+    let known = head.bytes(8) == Ok(MANIFEST_MAGIC) && head.u32() == Ok(MANIFEST_FORMAT) && head.u64().is_ok();
+    let checksum = head.array().ok().filter(|_| known)?;
+    Some(blake3::Hash::from_bytes(checksum).to_hex().to_string())
+}
+
 /// The body of a manifest file, decompressed and compared with its checksum.
 ///
 /// # Errors
@@ -170,9 +180,9 @@ pub fn walk_body(body: &[u8], mut tell: impl FnMut(&Facts, Step<'_>)) -> Result<
 pub fn body_of(file: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let Head { length, checksum, packed } = Head::of(file)?;
     let body = unpack(packed, length)
-        .ok_or(DecodeError::Invalid { what: "a frame that does not decompress", at: HEAD_BYTES })?;
+        .ok_or(DecodeError::Invalid { what: "a frame that does not decompress", at: MANIFEST_HEAD_BYTES })?;
     if blake3::derive_key(MANIFEST_CONTEXT, &body) != checksum {
-        return Err(DecodeError::Invalid { what: "a checksum that does not match", at: HEAD_BYTES });
+        return Err(DecodeError::Invalid { what: "a checksum that does not match", at: MANIFEST_HEAD_BYTES });
     }
     Ok(body)
 }
@@ -229,7 +239,7 @@ const BEGINNING_BYTES: usize = 1 << 20;
 pub fn facts_of(file: &[u8]) -> Result<(Facts, TreeId), DecodeError> {
     use std::io::Read;
     let Head { length, checksum, packed } = Head::of(file)?;
-    let unreadable = || DecodeError::Invalid { what: "a frame that does not decompress", at: HEAD_BYTES };
+    let unreadable = || DecodeError::Invalid { what: "a frame that does not decompress", at: MANIFEST_HEAD_BYTES };
     let mut decoder = frame(packed).ok_or_else(unreadable)?;
     let mut hasher = blake3::Hasher::new_derive_key(MANIFEST_CONTEXT);
     let (mut beginning, mut buffer, mut total) = (Vec::new(), vec![0; 64 << 10], 0);
@@ -247,7 +257,7 @@ pub fn facts_of(file: &[u8]) -> Result<(Facts, TreeId), DecodeError> {
         return Err(unreadable());
     }
     if *hasher.finalize().as_bytes() != checksum {
-        return Err(DecodeError::Invalid { what: "a checksum that does not match", at: HEAD_BYTES });
+        return Err(DecodeError::Invalid { what: "a checksum that does not match", at: MANIFEST_HEAD_BYTES });
     }
     let mut reader = Reader::new(&beginning);
     let facts = decode_facts(&mut reader)?;

@@ -6,8 +6,8 @@
 use std::io::{self, Write};
 
 use super::{
-    Facts, HEAD_BYTES, MANIFEST_CONTEXT, MANIFEST_FORMAT, MANIFEST_MAGIC, MAX_RATIO, MODEST_BODY_BYTES, Manifest,
-    Placement, PlacementKind,
+    Facts, MANIFEST_CONTEXT, MANIFEST_FORMAT, MANIFEST_HEAD_BYTES, MANIFEST_MAGIC, MAX_RATIO, MODEST_BODY_BYTES,
+    Manifest, Placement, PlacementKind,
 };
 use crate::model::codec::{put_count, put_long_bytes, put_short_bytes};
 use crate::model::metadata::Ownership;
@@ -32,7 +32,7 @@ impl Manifest {
             Ok(())
         });
         // About half of a body are hashes, which no method makes smaller.
-        let mut out = Vec::with_capacity(HEAD_BYTES + usize::try_from(length / 2).unwrap_or(0));
+        let mut out = Vec::with_capacity(MANIFEST_HEAD_BYTES + usize::try_from(length / 2).unwrap_or(0));
         out.extend_from_slice(MANIFEST_MAGIC);
         out.extend_from_slice(&MANIFEST_FORMAT.to_le_bytes());
         out.extend_from_slice(&length.to_le_bytes());
@@ -44,8 +44,8 @@ impl Manifest {
             encoder.finish().map(drop)
         });
         packed.expect("compressing memory into memory does not fail");
-        if length > MODEST_BODY_BYTES && length / MAX_RATIO >= (out.len() - HEAD_BYTES) as u64 {
-            out.truncate(HEAD_BYTES);
+        if length > MODEST_BODY_BYTES && length / MAX_RATIO >= (out.len() - MANIFEST_HEAD_BYTES) as u64 {
+            out.truncate(MANIFEST_HEAD_BYTES);
             self.put_uncompressed(&mut out);
         }
         out
@@ -76,6 +76,17 @@ impl Manifest {
         });
         written.expect("memory takes what is written to it");
         put(out, &block, true);
+    }
+
+    /// The checksum of its body, in hexadecimal digits.
+    pub fn checksum(&self) -> String {
+        let mut hasher = blake3::Hasher::new_derive_key(MANIFEST_CONTEXT);
+        let hashed = self.pieces(&mut |piece| {
+            hasher.update(piece);
+            Ok(())
+        });
+        hashed.expect("hashing does not fail");
+        hasher.finalize().to_hex().to_string()
     }
 
     /// The body before compression.

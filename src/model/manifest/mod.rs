@@ -20,7 +20,7 @@ use super::metadata::{Metadata, ObjectKey, Ownership, Sealed};
 use super::name::{TreePath, VersionName};
 use super::tree::{Entry, Node, TreeSet};
 
-pub use decode::{FileMet, Step, body_of, claimed_bytes, facts_of, walk_body};
+pub use decode::{FileMet, Step, body_of, checksum_of, claimed_bytes, facts_of, walk_body};
 pub use extensions::Extensions;
 
 /// First bytes of a manifest.
@@ -40,7 +40,8 @@ pub const MAX_RATIO: u64 = 256;
 pub const MAX_WINDOW_LOG: u32 = 23;
 /// Most entries that a version can have, equal trees counted as often as they occur.
 pub const MAX_ENTRIES: u64 = 1 << 27;
-const HEAD_BYTES: usize = 8 + 4 + 8 + 32;
+/// Length of what stands before a manifest's frame.
+pub const MANIFEST_HEAD_BYTES: usize = 8 + 4 + 8 + 32;
 
 /// Where a version came from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -148,11 +148,14 @@ fn adopt_one(job: &Job<'_>) -> Result<Adopted> {
     drop(source);
     let place = format!("versions/{}", job.version).into_bytes();
     let draft = job.draft(&mut passed, Source { kind: SourceKind::Adopted, path: place });
+    job.store.refuse_doubt()?;
     let manifest = draft.numbered(job.store.next_import()?);
     let displaced = swap(job, &run, &note, &scan, &manifest)?;
     let event = Event::about(Action::Adopt, job.version, Some(Digest(passed.root)));
     let import_number = manifest.facts.import_number;
-    job.store.record(vec![Event { import_number: Some(import_number), outcome: "done".into(), ..event }])?;
+    let checksum = job.store.manifests()?.checksum(job.version)?;
+    let event = Event { import_number: Some(import_number), manifest: checksum, outcome: "done".into(), ..event };
+    job.store.record(vec![event])?;
     drop(publishing);
     job.store.index_published(&manifest);
     let displaced_in_use = clear_away(job.store, run, displaced, job.version, import_number)?;

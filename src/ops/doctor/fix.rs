@@ -8,11 +8,8 @@ use std::collections::BTreeSet;
 use super::{Options, Report};
 use crate::error::{Error, Result, chain};
 use crate::fsys::{Dir, Kind, durable, system};
-use crate::history::State;
 use crate::layout;
-use crate::model::lenient::Unknown;
-use crate::model::marks::Known;
-use crate::model::{Action, Event, Format, Marks, Role};
+use crate::model::{Event, Format};
 use crate::observe::Observer;
 use crate::ops::link::{self, Mode, Outcome, Writing};
 use crate::ops::repair::point_roles;
@@ -48,7 +45,9 @@ pub(super) fn fix(
     };
     // Everything else needs a store that may be written: the next round finds it so.
     step(has(&["format-damaged"]), "writing the format anew", &|| format(store))?;
-    step(has(&["history-broken", "history-missing"]), "beginning the history anew", &|| history(store))?;
+    let untrusted = ["history-broken", "history-missing", "history-doubt"];
+    step(has(&untrusted), "beginning the history again", &|| history(store))?;
+    step(has(&["history-head"]), "making the head of the history", &|| head(store))?;
     step(has(&["leftovers"]), "removing what interrupted commands left", &|| {
         store.recover()?;
         Ok(vec!["removed what interrupted commands left".into()])
@@ -99,45 +98,37 @@ fn move_aside(dir: &Dir) -> Result<()> {
     dir.rename_new(layout::HISTORY, dir, format!("{}.found-{number}", layout::HISTORY))
 }
 
-/// Begins a new chain with the marks that can still be had.
+/// Begins a new chain with the marks that are still known.
 fn history(store: &Store) -> Result<Vec<String>> {
     let locked = store.exclude()?;
     let history = locked.history()?;
     let timeout = locked.settings().lock_timeout;
     let who = system::actor(&locked.settings().user_name);
-    let reason = "doctor --fix";
     move_aside(locked.dir())?;
-    let reading = history.read()?;
-    if reading.state == State::Missing {
-        let mut marks = Marks::default();
-        let manifests = locked.manifests()?;
-        for name in manifests.names()? {
-            if let Ok(manifest) = manifests.read(&name) {
-                let import_number = manifest.facts.import_number;
-                marks.highest_import = marks.highest_import.max(import_number);
-                marks
-                    .versions
-                    .insert(name, Known { import_number, digest: manifest.digest(), unknown: Unknown::new() });
-            }
+    let memory = locked.memory()?;
+    let begun = history.reset(locked.clock(), timeout, who, "doctor --fix", &memory)?;
+    if let Some(begun) = &begun {
+        tracing::warn!(event = begun.seq, "the history was begun anew");
+        // The old one may know of events that are lost for good.
+        if let Err(error) = locked.rebuild_index() {
+            tracing::warn!(%error, "the index will be caught up by the next command");
         }
-        let roles = locked.refs()?.read()?;
-        for role in Role::ALL {
-            if let Some(version) = roles.version(role) {
-                marks.roles.insert(role, version.clone());
-            }
-        }
-        let event = Event {
-            who,
-            reason: Some(reason.into()),
-            text: Some("the history was gone".into()),
-            marks: Some(Box::new(marks)),
-            ..Event::new(Action::HistoryReset)
-        };
-        let _appended = history.append(locked.clock(), timeout, vec![event])?;
-        return Ok(vec!["began the history anew from manifests and links; pins, notes and bad marks are lost".into()]);
     }
-    let begun = history.reset(locked.clock(), timeout, who, reason)?;
     // Versions of which only the damaged lines told.
     locked.as_shared().heal()?;
-    Ok(begun.map(|_| "began the history anew with the marks that could still be read".to_owned()).into_iter().collect())
+    let text = |event: Event| format!("began the history again: {}", event.text.unwrap_or_default());
+    Ok(begun.map(text).into_iter().collect())
+}
+
+/// Makes the head of a history that is sound.
+fn head(store: &Store) -> Result<Vec<String>> {
+    let locked = store.exclude()?;
+    let dir = locked.dir();
+    let found = dir.try_stat(layout::HEAD)?;
+    if found.is_some_and(|stat| stat.kind == Kind::Directory) {
+        crate::fsys::remove::tree(dir, layout::HEAD)?;
+    }
+    locked.refuse_doubt()?;
+    locked.history()?.make_head(locked.settings().lock_timeout)?;
+    Ok(vec!["made the head of the history".into()])
 }

@@ -2,7 +2,7 @@
 
 use super::{Finding, Options, Report, Severity};
 use crate::error::Result;
-use crate::history::State;
+use crate::history::{Head, State};
 use crate::observe::Observer;
 use crate::store::Store;
 
@@ -11,8 +11,25 @@ const EARLIEST: i64 = 1_767_225_600;
 /// How far the clock may be behind the last event before that is worth a word.
 const TOLERANCE: i64 = 300;
 
+/// A head that answers nothing: one loss the fewer is noticed.
+fn of_head(head: &Head) -> Option<Finding> {
+    let what = match head {
+        Head::At(_) => return None,
+        Head::Missing => "the head of the history is missing".to_owned(),
+        Head::Unreadable(why) => format!("the head of the history cannot be read: {why}"),
+        Head::Newer(why) => format!("this binary is too old for the head of the history: {why}"),
+    };
+    let why = "events that are lost since the last import would go unnoticed";
+    let finding = Finding::new("history-head", Severity::Trouble, what, why).at("store/head");
+    Some(match head {
+        Head::Newer(_) => finding.remedy("use the tope-store that wrote it, or a newer one"),
+        _ => finding.fixable(),
+    })
+}
+
 pub(super) fn examine(store: &Store, _: &Options<'_>, report: &mut Report, _: &dyn Observer) -> Result<()> {
-    let reading = store.history()?.read()?;
+    let witnesses = store.witnesses();
+    let reading = store.history()?.read()?.against(&witnesses);
     let why = "gc refuses to remove anything, and neither notes nor bad marks can be recorded, until the history is begun anew";
     match &reading.state {
         State::Sound => {}
@@ -39,7 +56,20 @@ pub(super) fn examine(store: &Store, _: &Options<'_>, report: &mut Report, _: &d
         State::Missing => report.findings.push(
             Finding::new("history-missing", Severity::Damage, "the history is gone", why).at("store/history").fixable(),
         ),
+        State::Doubt { detail, .. } => report.findings.push(
+            Finding::new(
+                "history-doubt",
+                Severity::Damage,
+                format!("events are lost: {detail}"),
+                "the history was cut, or replaced by an older copy: pins and bad marks may be lost, and nothing is removed, \
+                 imported or noted until the history is begun again",
+            )
+            .at("store/history")
+            .remedy("put the newer history back, or: tope-store doctor --fix")
+            .fixable(),
+        ),
     }
+    report.findings.extend(of_head(&reading.head));
     let now = store.clock().now();
     let last = reading.events.iter().map(|recorded| recorded.event.time).max();
     let text = |seconds: i64| format!("{seconds} seconds since 1970");

@@ -8,7 +8,7 @@ use crate::store::catalog::IndexState;
 
 pub(super) fn examine(store: &Store, _: &Options<'_>, report: &mut Report, _: &dyn Observer) -> Result<()> {
     // Nothing can be compared with a history that cannot be trusted; it comes first.
-    if !store.survey()?.history.is_trustworthy() {
+    if !store.history_state()?.is_trustworthy() {
         return Ok(());
     }
     let what = match store.index_state()? {

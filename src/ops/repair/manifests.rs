@@ -14,15 +14,17 @@ use crate::fsys::{Dir, Kind, Stat};
 use crate::materialise::plan::shared_target;
 use crate::model::metadata::WRITE_BITS;
 use crate::model::{
-    Action, Anchor, Digest, Entry, Extensions, Facts, Manifest, Metadata, Node, ObjectKey, Placement, PlacementKind,
-    Sealed, SourceKind, Tree, TreeId, TreePath, TreeSet, VersionName,
+    Action, Anchor, Digest, Entry, Event, Extensions, Facts, Manifest, Metadata, Node, ObjectKey, Placement,
+    PlacementKind, Sealed, SourceKind, Tree, TreeId, TreePath, TreeSet, VersionName,
 };
 use crate::observe::Observer;
 use crate::ops::import::digest;
 use crate::store::ExclusiveStore;
 use crate::store::survey::Survey;
 
-/// Makes a version's manifest anew and puts it into its place; tells whether its trees were found.
+/// Makes a version's manifest from what is still known and puts it into its place. With `exact` only if it has the hash
+/// that the history recorded: what is there is whole, only not what was published. Otherwise a manifest that lacks
+/// something is better than none, and the history learns its hash before it is written. Tells whether it was restored.
 ///
 /// # Errors
 ///
@@ -32,18 +34,49 @@ pub(super) fn restore(
     survey: &Survey,
     name: &VersionName,
     source: Option<&Source>,
+    exact: bool,
     observer: &dyn Observer,
 ) -> Result<bool> {
     let Some(known) = survey.marks.versions.get(name).filter(|_| survey.history.is_trustworthy()) else {
         return Ok(false);
     };
-    let Some((trees, other)) = find_trees(store, name, known.digest, source, observer)? else { return Ok(false) };
+    let is_published = |manifest: &Manifest| known.manifest.as_ref().is_none_or(|hash| *hash == manifest.checksum());
+    // Another store may have the very one.
+    if let (Some(source), Some(_)) = (source, &known.manifest)
+        && let Some((_, Some(manifest))) = source.trees(store, known.digest, observer)?
+        && manifest.facts.name == *name
+        && is_published(&manifest)
+    {
+        store.manifests()?.restore(&manifest)?;
+        return Ok(true);
+    }
+    let found = find_trees(store, name, known.digest, source, observer)?;
+    let Some((trees, other)) = found else { return Ok(false) };
     let (mut facts, extensions) = facts(store, name, other)?;
     facts.import_number = known.import_number;
     let root = known.digest.0;
     let Some(placements) = placements(store, &mut facts, root, &trees)? else { return Ok(false) };
-    store.manifests()?.restore(&Manifest { facts, root, trees, placements, extensions })?;
+    let manifest = Manifest { facts, root, trees, placements, extensions };
+    let published = is_published(&manifest);
+    if exact && !published {
+        return Ok(false);
+    }
+    if !published {
+        record_rewritten(store, &manifest)?;
+    }
+    store.manifests()?.restore(&manifest)?;
     Ok(true)
+}
+
+/// Records that the manifest that follows is the version's from now on.
+fn record_rewritten(store: &ExclusiveStore<'_>, manifest: &Manifest) -> Result<()> {
+    let event = Event {
+        outcome: "done".into(),
+        manifest: Some(manifest.checksum()),
+        text: Some("wrote the manifest again; not all that it said besides its trees is known".into()),
+        ..Event::about(Action::Repair, &manifest.facts.name, Some(manifest.digest()))
+    };
+    store.with_room(|| store.record(vec![event.clone()])).map(drop)
 }
 
 type FoundTrees = Option<(TreeSet, Option<Manifest>)>;
@@ -163,8 +196,8 @@ fn facts(store: &ExclusiveStore<'_>, name: &VersionName, other: Option<Manifest>
         name: name.clone(),
         import_number: 0,
         anchor: Anchor::START,
-        imported_at: 0,
-        clock_synchronised: false,
+        imported_at: import.as_ref().map_or(0, |event| event.time),
+        clock_synchronised: import.as_ref().is_some_and(|event| event.synchronised),
         note: String::new(),
         labels: std::collections::BTreeMap::new(),
         source: crate::model::Source { kind, path: Vec::new() },
@@ -173,12 +206,8 @@ fn facts(store: &ExclusiveStore<'_>, name: &VersionName, other: Option<Manifest>
         private_empty: Vec::new(),
     };
     let (known, extensions) = known.unwrap_or_else(|| (unknown(), Extensions::default()));
-    let (imported_at, clock_synchronised) =
-        import.map_or((known.imported_at, known.clock_synchronised), |event| (event.time, event.synchronised));
     let facts = Facts {
         name: name.clone(),
-        imported_at,
-        clock_synchronised,
         ownership: store.ownership(),
         shared: Vec::new(),
         private_empty: Vec::new(),

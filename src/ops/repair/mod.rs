@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use super::check::{Depth, ReadFrom};
 use super::factory::protection;
-use super::verify::{self, Finding, beside_versions, every_name, verify};
+use super::verify::{self, Finding, OTHER_MANIFEST, beside_versions, every_name, verify};
 use crate::archive::Limits;
 use crate::error::{Error, Result, chain};
 use crate::fsys::remove;
@@ -194,17 +194,20 @@ impl Job<'_> {
         let mut lost = Vec::new();
         for name in names {
             let known = self.survey.marks.versions.get(name);
-            let detail = match manifests.read(name) {
-                Ok(manifest) => match known.filter(|known| known.digest != manifest.digest()) {
-                    Some(_) => "it is not the manifest that was published".to_owned(),
-                    None => continue,
+            let (detail, exact) = match manifests.read(name) {
+                Ok(manifest) => match known {
+                    Some(known) if known.digest != manifest.digest() => (OTHER_MANIFEST.to_owned(), false),
+                    Some(known) if known.manifest.is_some() && known.manifest != manifests.checksum(name)? => {
+                        (OTHER_MANIFEST.to_owned(), true)
+                    }
+                    _ => continue,
                 },
-                Err(error @ Error::Corrupt { .. }) => chain(&error),
-                Err(Error::NotFound { .. }) if known.is_some() => "it is not there".to_owned(),
+                Err(error @ Error::Corrupt { .. }) => (chain(&error), false),
+                Err(Error::NotFound { .. }) if known.is_some() => ("it is not there".to_owned(), false),
                 // Said by verify.
                 Err(_) => continue,
             };
-            let restored = manifests::restore(self.store, self.survey, name, self.source, self.observer);
+            let restored = manifests::restore(self.store, self.survey, name, self.source, exact, self.observer);
             match restored {
                 Ok(true) => {
                     let path = format!("store/manifests/{name}").into_bytes();

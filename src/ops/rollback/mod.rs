@@ -193,11 +193,12 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     fn warn_of_history(&self) {
         use crate::history::State;
-        if let State::Broken { segment, line, detail } = &self.survey.history {
-            self.warnings.warn(&format!(
-                "the history cannot be trusted ({segment} line {line}: {detail}); which versions are bad may be unknown"
-            ));
-        }
+        let why = match &self.survey.history {
+            State::Broken { segment, line, detail } => format!("{segment} line {line}: {detail}"),
+            State::Doubt { detail, .. } => format!("events are lost: {detail}"),
+            State::Sound | State::Torn { .. } | State::Missing => return,
+        };
+        self.warnings.warn(&format!("the history cannot be trusted ({why}); which versions are bad may be unknown"));
     }
 
     fn current(&self) -> Option<&VersionName> {

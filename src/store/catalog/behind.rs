@@ -90,7 +90,7 @@ impl Store {
             return Ok(Caught::Current);
         }
         // What an index knows of manifests that are all gone at once makes them again.
-        let gone = behind.is_some_and(|behind| !behind.gone.is_empty());
+        let gone = behind.as_ref().is_some_and(|behind| !behind.gone.is_empty());
         if !writable || gone && self.losses()?.obstacle().is_some() {
             return Ok(Caught::Behind);
         }
@@ -101,6 +101,14 @@ impl Store {
                 None => return Ok(Caught::Behind),
             },
         };
+        let last = behind.and_then(|behind| behind.lines.last().map(|line| line.event.seq));
+        if let Some(last) = last {
+            // The index must never be ahead of what a power cut leaves of the history.
+            let history = self.history()?;
+            if history.durable_anchor(self.settings().lock_timeout)?.number < last {
+                history.settle(self.settings().lock_timeout)?;
+            }
+        }
         let mut writer = index.write()?;
         // Looked at again: somebody may have caught it up while we waited.
         let Some(behind) = self.behind(&writer, published)? else { return Ok(Caught::Current) };

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 pub use self::behind::Removal;
 use self::behind::{AtHand, Caught, line};
+use super::witnesses::{doubt, lost};
 use super::{ExclusiveStore, SharedStore, Store};
 use crate::error::{Error, Result, chain};
 use crate::index::{self, Index, ManifestFile, Mode, Opened, Reader};
@@ -228,8 +229,12 @@ impl Store {
 
     /// Writes a new index beside the old one and puts it in its place. The caller holds the lock alone.
     fn rebuild_locked(&self) -> Result<()> {
+        let witnesses = self.witnesses();
+        let reading = self.history()?.read()?.against(&witnesses);
+        if let Some(detail) = lost(&reading.state, &witnesses) {
+            return Err(doubt(&format!("{detail}; the index may be all that is left of what was lost")));
+        }
         tracing::info!("rebuilding the index");
-        let reading = self.history()?.read()?;
         index::rebuild(self.dir(), REBUILT, self.all_manifests()?, reading.events.iter().filter_map(line).map(Ok))?;
         let placed = index::rebuild::replace(self.dir(), REBUILT, layout::INDEX);
         if placed.is_err() {
@@ -362,7 +367,9 @@ impl SharedStore<'_> {
     ///
     /// What the system refuses.
     pub fn next_import(&self) -> Result<(u64, Anchor)> {
-        let present = self.history()?.present()?;
+        let history = self.history()?;
+        let anchor = history.durable_anchor(self.settings().lock_timeout)?;
+        let present = history.present()?;
         let mut highest = present.marks.highest_import;
         let manifests = self.manifests()?;
         for name in manifests.names()? {
@@ -374,6 +381,6 @@ impl SharedStore<'_> {
                 highest = highest.max(manifest.facts.import_number);
             }
         }
-        Ok((highest + 1, Anchor { number: present.marks.last_event, chain: present.chain }))
+        Ok((highest + 1, anchor))
     }
 }

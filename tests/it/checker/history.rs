@@ -13,6 +13,8 @@ use super::decode::hex;
 pub struct Known {
     pub import_number: u64,
     pub digest: String,
+    /// The hash of its manifest, where it was recorded.
+    pub manifest: Option<String>,
 }
 
 /// The fold of all events.
@@ -23,6 +25,10 @@ pub struct Past {
     pub last: u64,
     /// Objects that were found damaged, and neither made again nor swept since.
     pub revoked: BTreeSet<String>,
+    /// Number of the last reset, before which everything that is missing was acknowledged.
+    pub reset: u64,
+    /// Chain values by number.
+    pub chains: BTreeMap<u64, String>,
     /// Action and version of each, in order.
     pub events: Vec<(String, String)>,
 }
@@ -49,6 +55,35 @@ pub fn read(store: &Path, seen: &mut Seen) {
     }
 }
 
+/// Whether the log has the event that something outside of it names; says it if not.
+pub fn must_have(seen: &mut Seen, who: &str, number: u64, chain: &[u8; 32]) {
+    if number == 0 || number < seen.past.reset {
+        return;
+    }
+    match seen.past.chains.get(&number) {
+        Some(known) if *known == hex(chain) => {}
+        Some(_) => seen.wrong.push(format!("{who} names another event {number} than the history has")),
+        None => seen.wrong.push(format!("{who} names event {number}, which the history does not have")),
+    }
+}
+
+/// Reads the head, which may be behind; that it is missing is wrong.
+pub fn head(store: &Path, seen: &mut Seen) {
+    let wrong = |seen: &mut Seen, what: &str| seen.wrong.push(format!("store/head: {what}"));
+    let block = match std::fs::read(store.join("head")) {
+        Ok(block) => block,
+        Err(error) => return wrong(seen, &error.to_string()),
+    };
+    if block.len() != 512 || block[..12] != *b"tope-hed\x01\0\0\0" {
+        return wrong(seen, "it is no head of format 1");
+    }
+    if block[480..] != super::decode::keyed("head", &block[..480]) || block[52..480].iter().any(|byte| *byte != 0) {
+        return wrong(seen, "its checksum is wrong");
+    }
+    let number = u64::from_le_bytes(block[12..20].try_into().expect("eight bytes"));
+    must_have(seen, "store/head", number, block[20..52].try_into().expect("32 bytes"));
+}
+
 /// Reads one segment; gives its last chain value.
 fn segment(bytes: &[u8], name: &str, mut chain: String, current: bool, seen: &mut Seen) -> String {
     let mut rest = bytes;
@@ -66,6 +101,7 @@ fn segment(bytes: &[u8], name: &str, mut chain: String, current: bool, seen: &mu
         match event(line, &chain, number == 1) {
             Ok((value, event)) => {
                 chain = value;
+                seen.past.chains.insert(event["seq"].as_u64().unwrap_or(0), chain.clone());
                 if let Err(problem) = seen.past.take(&event) {
                     seen.wrong.push(format!("store/{name}, line {number}: {problem}"));
                 }
@@ -127,7 +163,11 @@ pub(super) fn is_understood(event: &Value) -> bool {
 impl Past {
     fn take(&mut self, event: &Value) -> Result<(), String> {
         let seq = event["seq"].as_u64().unwrap_or(0);
-        if seq != self.last + 1 {
+        // Numbers that were lost are given to no other event.
+        let begins = event["action"] == "history-reset" && seq > self.last;
+        if begins {
+            self.reset = seq;
+        } else if seq != self.last + 1 {
             return Err(format!("event {seq} follows event {}", self.last));
         }
         self.last = seq;
@@ -136,10 +176,23 @@ impl Past {
         }
         let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
         let (action, version) = (text("action"), text("version"));
+        let manifest = event["manifest"].as_str().map(str::to_owned);
         match action.as_str() {
+            "history-reset" => {
+                let marks = event["marks"]["versions"].as_object().cloned().unwrap_or_default();
+                let known = |known: Value| Known {
+                    import_number: known["import_number"].as_u64().unwrap_or(0),
+                    digest: known["digest"].as_str().unwrap_or_default().to_owned(),
+                    manifest: known["manifest"].as_str().map(str::to_owned),
+                };
+                self.versions = marks.into_iter().map(|(name, value)| (name, known(value))).collect();
+            }
+            "repair" if manifest.is_some() => {
+                self.versions.entry(version.clone()).and_modify(|known| known.manifest = manifest);
+            }
             "import" | "adopt" => {
                 let import_number = event["import_number"].as_u64().unwrap_or(0);
-                self.versions.insert(version.clone(), Known { import_number, digest: text("digest") });
+                self.versions.insert(version.clone(), Known { import_number, digest: text("digest"), manifest });
             }
             "remove" | "removed-by-hand" => drop(self.versions.remove(&version)),
             _ => {}

@@ -45,6 +45,8 @@ pub struct Item {
 pub struct Manifest {
     pub digest: String,
     pub import_number: u64,
+    /// The hash in its head.
+    pub hash: String,
     /// Number and chain value of the history's last event at its publication.
     pub anchor: (u64, [u8; 32]),
     pub shared: BTreeSet<Vec<u8>>,
@@ -101,7 +103,7 @@ pub fn decode(name: &str, bytes: &[u8]) -> Decoded<Manifest> {
     if body.len() != capacity || keyed("manifest", &body) != checksum {
         return Err("its checksum is wrong".into());
     }
-    decode_body(name, &body)
+    Ok(Manifest { hash: hex(&checksum), ..decode_body(name, &body)? })
 }
 
 fn label(key: &[u8], value: &[u8]) -> Decoded<()> {
@@ -161,7 +163,15 @@ pub fn decode_body(name: &str, body: &[u8]) -> Decoded<Manifest> {
     }
     let items = unfolding.items;
     let extensions = extensions.into_iter().collect();
-    Ok(Manifest { digest: format!("t1:{}", hex(&root)), import_number, anchor, shared, items, extensions })
+    Ok(Manifest {
+        digest: format!("t1:{}", hex(&root)),
+        import_number,
+        hash: String::new(),
+        anchor,
+        shared,
+        items,
+        extensions,
+    })
 }
 
 fn entries(tree: &[u8]) -> Decoded<Vec<Entry>> {

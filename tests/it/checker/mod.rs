@@ -52,6 +52,11 @@ pub fn look(root: &Path) -> Seen {
     }
     history::read(&store, &mut seen);
     let manifests = manifest::read_all(&store, &mut seen);
+    history::head(&store, &mut seen);
+    for (name, manifest) in &manifests {
+        let (number, chain) = &manifest.anchor;
+        history::must_have(&mut seen, &format!("the manifest of {name}"), *number, chain);
+    }
     links::read(root, &mut seen);
     let mut trees = trees::Trees::default();
     for (name, manifest) in &manifests {
@@ -72,6 +77,7 @@ pub fn look(root: &Path) -> Seen {
             "objects",
             "manifests",
             "history",
+            "head",
             "trial",
             "index.db",
             "index.db-journal",
@@ -111,6 +117,9 @@ fn check_version(root: &Path, name: &str, manifest: &Manifest, trees: &mut trees
         && (known.digest != manifest.digest || known.import_number != manifest.import_number)
     {
         seen.wrong.push(format!("{name}: the history says {known:?}, the manifest {}", manifest.digest));
+    }
+    if known.as_ref().and_then(|known| known.manifest.as_ref()).is_some_and(|hash| *hash != manifest.hash) {
+        seen.wrong.push(format!("{name}: its manifest is not the one that the history names"));
     }
     if std::fs::symlink_metadata(&tree).is_err() {
         match known {

@@ -55,7 +55,7 @@ fn first(dir: &Path) -> std::path::PathBuf {
 
 fn each_kind_of_damage_is_seen() -> Outcome {
     use std::fs;
-    let wrong: [Damage; 12] = [
+    let wrong: [Damage; 14] = [
         ("wrong bytes", |root| fs::write(root.join("versions/v1.3.0/lib/common.so"), vec![8; 100_000]).unwrap()),
         ("it is missing", |root| fs::remove_file(root.join("versions/v1.3.0/lib/lock")).unwrap()),
         ("belongs to nothing", |root| fs::write(root.join("versions/v1.3.0/new"), "").unwrap()),
@@ -88,6 +88,12 @@ fn each_kind_of_damage_is_seen() -> Outcome {
             fs::copy(root.join("store/manifests/v1.2.0"), root.join("x")).unwrap();
             fs::rename(root.join("x"), root.join("store/manifests/v1.3.0")).unwrap();
         }),
+        ("names event", |root| {
+            let text = fs::read_to_string(root.join("store/history")).unwrap();
+            let end = text.trim_end().rfind('\n').unwrap() + 1;
+            fs::write(root.join("store/history"), &text[..end]).unwrap();
+        }),
+        ("store/head", |root| fs::write(root.join("store/head"), [0; 512]).unwrap()),
         (".switched", |root| fs::write(root.join("versions/.switched"), "v1.2.0").unwrap()),
     ];
     let left: [Damage; 5] = [

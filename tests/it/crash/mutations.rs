@@ -22,6 +22,7 @@ const MUTATIONS: &[(&str, &str)] = &[
     ("revoke", "revoke::an_import_with_the_right_bytes_makes_a_damaged_object_again_for_all"),
     ("sweep-lock", "crash::sweep::a_live_run_outlives_errors"),
     ("protection", "lost::every_protection_keeps_a_lost_version"),
+    ("anchor", "truncated::a_history_that_lost_events_is_in_doubt"),
 ];
 
 /// Chooses the mistake.

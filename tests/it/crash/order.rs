@@ -27,6 +27,8 @@ fn is_worthless(path: &str) -> bool {
         ".new",
         "/lock",
         "/reserve",
+        // A head that is behind the log is no doubt: see the head's own documentation.
+        "/store/head",
         "/.was",
         "/.next",
         "/.probe",

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tope_store::error::Result;
+use tope_store::history::State;
 use tope_store::model::Role;
 use tope_store::ops::list::{Listed, Sort, list};
 
@@ -118,7 +119,11 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         By::Import => Sort::Import,
         By::Name => Sort::Name,
     };
-    let listed = list(&context.store()?, sort)?;
+    let store = context.store()?;
+    let listed = list(&store, sort)?;
+    if let State::Doubt { detail, .. } = store.history_state()? {
+        context.warn(format_args!("the history is in doubt: events are lost: {detail}"));
+    }
     let document = Document { versions: listed.iter().map(VersionDocument::of).collect() };
     context.answer(&document, |out| {
         if listed.is_empty() {

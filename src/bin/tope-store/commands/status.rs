@@ -163,6 +163,7 @@ pub fn history_state(state: &State) -> (&'static str, Option<String>) {
         State::Missing => ("missing", None),
         State::Torn { bytes, .. } => ("torn", Some(format!("the last append did not end: {bytes} bytes"))),
         State::Broken { segment, line, detail } => ("broken", Some(format!("{segment} line {line}: {detail}"))),
+        State::Doubt { detail, .. } => ("doubt", Some(format!("events are lost: {detail}"))),
     }
 }
 
