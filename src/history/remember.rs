@@ -2,7 +2,8 @@
 //!
 //! The index has every event as it was written, and the chain value of the last one. If what it has behind the log leads
 //! from the log's chain to that value, these are the lost events, and the marks are folded as if nothing had been lost. If
-//! it does not, the index is only a hint, and it is taken where it keeps something: pins, bad marks, damage.
+//! it does not, the index is only a hint, and it is taken where it keeps something: pins, bad marks, damage,
+//! revocations, and events that this build does not understand.
 
 use std::collections::BTreeMap;
 
@@ -74,7 +75,10 @@ impl Memory {
         let mut marks = reading.marks.clone();
         for (event, _) in &lost {
             let failed = event.action == Action::Repair && event.outcome == "failed";
-            if failed || matches!(event.action, Action::Pin | Action::Bad) {
+            if failed
+                || event.not_understood.is_some()
+                || matches!(event.action, Action::Pin | Action::Bad | Action::Revoke)
+            {
                 marks.apply(event);
             }
         }
@@ -121,7 +125,7 @@ impl Memory {
                 text.push_str(&format!("; the index has {known} of the lost events as written"));
             }
             Remembered::Hints(known) => text.push_str(&format!(
-                "; the index has {known} events that do not follow, of which pins and bad marks are kept"
+                "; the index has {known} events that do not follow, of which pins, bad marks and revocations are kept"
             )),
         }
         let unknown: Vec<&str> =

@@ -258,8 +258,19 @@ pub struct Event {
 
 /// Fields that decide what an event does. One with a value that this build cannot read makes the event one that it does
 /// not understand; such a value of any other field is left out.
-const DECIDING: [&str; 8] =
-    ["version", "digest", "import_number", "role", "from", "from_digest", "isolated", "decides"];
+const DECIDING: [&str; 11] = [
+    "version",
+    "digest",
+    "import_number",
+    "manifest",
+    "role",
+    "from",
+    "from_digest",
+    "isolated",
+    "objects",
+    "cleared",
+    "decides",
+];
 /// Fields without which there is no event, or no log.
 const REQUIRED: [&str; 6] = ["seq", "time", "synchronised", "action", "marks", "chain_before"];
 

@@ -11,7 +11,6 @@
 
 use std::collections::BTreeSet;
 
-use super::removal::Trashed;
 use super::{ExclusiveStore, SharedStore, Store};
 use crate::error::{Error, Refusal, Result};
 use crate::fsys::{Dir, LockFile, LockMode, durable};
@@ -87,9 +86,7 @@ impl Store {
             };
             let trees = names(&self.versions)?;
             // A removal moves the tree here first, and its event comes before the tree goes.
-            let trashed = self.trash_dir()?.items()?;
-            let trashed = trashed.iter().filter_map(|item| Trashed::parse(item.name.as_bytes()));
-            let trashed: BTreeSet<VersionName> = trashed.map(|trashed| trashed.version).collect();
+            let trashed: BTreeSet<VersionName> = self.trashed()?.into_iter().map(|trashed| trashed.version).collect();
             let without = |there: &BTreeSet<VersionName>| {
                 let gone = published.iter().filter(|name| !there.contains(*name) && !trashed.contains(*name));
                 gone.cloned().collect::<Vec<_>>()

@@ -54,6 +54,20 @@ impl Trashed {
 }
 
 impl Store {
+    /// The trees in trash. Users who may not list it can change nothing here, and see none: for a moment, a version that is
+    /// being removed is lost to them.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses to look.
+    pub(super) fn trashed(&self) -> Result<Vec<Trashed>> {
+        let items = match self.trash_dir().and_then(|trash| trash.items()) {
+            Err(error) if error.is_io(std::io::ErrorKind::PermissionDenied) && self.check_user().is_err() => Vec::new(),
+            other => other?,
+        };
+        Ok(items.into_iter().filter_map(|item| Trashed::parse(item.name.as_bytes())).collect())
+    }
+
     /// Whether a removal has moved the version's tree out and not yet ended: the tree is in trash, or the manifest is
     /// gone by now.
     ///
@@ -64,8 +78,7 @@ impl Store {
         if self.has_tree(version)? {
             return Ok(false);
         }
-        let trashed = self.trash_dir()?.items()?.into_iter().filter_map(|item| Trashed::parse(item.name.as_bytes()));
-        let moved = trashed.into_iter().any(|trashed| !trashed.displaced && trashed.version == *version);
+        let moved = self.trashed()?.iter().any(|trashed| !trashed.displaced && trashed.version == *version);
         Ok(moved || matches!(self.manifests()?.read(version), Err(Error::NotFound { .. })))
     }
 }

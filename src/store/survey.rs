@@ -6,7 +6,6 @@
 use std::time::{Duration, Instant};
 
 use super::Store;
-use super::removal::Trashed;
 use crate::error::{Error, Result, Shown};
 use crate::fsys::Kind;
 use crate::history::State;
@@ -115,8 +114,7 @@ impl Store {
         if self.manifests()?.stat(name)?.is_some() || self.versions().try_stat(name)?.is_some() {
             return Ok(false);
         }
-        let is_of_it = |name_in_trash: &[u8]| Trashed::parse(name_in_trash).is_some_and(|found| found.version == *name);
-        Ok(!self.trash_dir()?.items()?.iter().any(|item| is_of_it(item.name.as_bytes())))
+        Ok(!self.trashed()?.iter().any(|trashed| trashed.version == *name))
     }
 
     /// A version's manifest, or `None` if it is not managed.

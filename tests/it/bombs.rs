@@ -121,7 +121,7 @@ fn every_limit_on_archives_is_configured_and_named() -> Outcome {
         ("many.tar", "entries = 99", "99"),
         ("many.tar", "held_bytes = \"2kB\"", "2000"),
         ("large.tar.zst", "ratio = 3", "3"),
-        ("large.tar.zst", "decoder_memory = \"1MiB\"", "1.0 MiB"),
+        ("large.tar.zst", "decoder_memory = \"1MiB\"", "1.00 MiB"),
     ] {
         let source = fixture.beside(archive);
         let import = ["import", source.to_str().unwrap(), "--version", "1", "--dry-run"];

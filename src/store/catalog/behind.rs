@@ -1,6 +1,7 @@
 //! What an index lacks of what manifests and history say, and how it gets it.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use super::Held;
 use crate::error::{Error, Result};
@@ -103,10 +104,16 @@ impl Store {
         };
         let last = behind.and_then(|behind| behind.lines.last().map(|line| line.event.seq));
         if let Some(last) = last {
-            // The index must never be ahead of what a power cut leaves of the history.
+            // The index must never be ahead of what a power cut leaves of the history. While an append has not ended,
+            // that is not known, and the cache can wait.
             let history = self.history()?;
-            if history.durable_anchor(self.settings().lock_timeout)?.number < last {
-                history.settle(self.settings().lock_timeout)?;
+            let durable = history.durable_anchor(Duration::ZERO).and_then(|anchor| match anchor.number < last {
+                true => history.settle(Duration::ZERO),
+                false => Ok(anchor),
+            });
+            match durable {
+                Err(Error::Locked { .. }) => return Ok(Caught::Behind),
+                other => drop(other?),
             }
         }
         let mut writer = index.write()?;

@@ -157,7 +157,10 @@ pub(super) fn is_understood(event: &Value) -> bool {
         && text("role", &|role| ["current", "previous", "factory"].contains(&role))
         && is("import_number", &Value::is_u64)
         && is("isolated", &Value::is_boolean)
-        && is("decides", &|list| list.as_array().is_some_and(|names| names.iter().all(Value::is_string)))
+        && is("manifest", &Value::is_string)
+        && ["objects", "cleared", "decides"]
+            .iter()
+            .all(|field| is(field, &|list| list.as_array().is_some_and(|names| names.iter().all(Value::is_string))))
 }
 
 impl Past {

@@ -8,6 +8,7 @@ use crate::support::{Outcome, tree};
 tests![
     the_store_is_read_by_its_unit_and_damage_fails_it,
     versions_are_collected_by_their_unit_but_for_what_others_use,
+    a_store_of_another_user_is_served_by_the_units_as_that_user,
     the_example_services_run_and_cannot_write_into_a_version,
     the_timers_are_accepted_and_wait
 ];
@@ -42,14 +43,18 @@ fn releases(machine: &Machine, versions: &[&str]) {
 const IMPORT: &str = "
     tope-store init >/dev/null
     for release in /root/[0-9]*; do tope-store import $release --version ${release##*/} >/dev/null; done
-    result() { systemctl show --property Result --property ExecMainStatus --value \"$1\" | tr '\\n' ' '; echo; }
 ";
+/// Prints how a unit ended.
+const RESULT: &str =
+    "result() { systemctl show --property Result --property ExecMainStatus --value \"$1\" | tr '\\n' ' '; echo; }";
 
 fn the_store_is_read_by_its_unit_and_damage_fails_it() -> Outcome {
     let machine = machine()?;
     releases(&machine, &["1.0.0", "1.1.0"]);
     let script = format!(
-        "systemctl start tope-store-verify; result() {{ :; }}; {IMPORT}
+        "systemctl start tope-store-verify
+        {IMPORT}
+        {RESULT}
         systemctl start tope-store-verify
         result tope-store-verify
         chmod u+w /opt/tope/versions/v1.1.0/lib/secret
@@ -86,6 +91,7 @@ fn versions_are_collected_by_their_unit_but_for_what_others_use() -> Outcome {
     // Somebody else stands in 1.1.0, which only one who may inspect others can see; the factory version is immutable.
     let script = format!(
         "{IMPORT}
+        {RESULT}
         tope-store factory set 1.0.0 --isolated >/dev/null
         tope-store activate 1.3.0 >/dev/null
         systemd-run --quiet --unit other --property User=nobody --working-directory /opt/tope/versions/v1.1.0 sleep 1000
@@ -103,6 +109,32 @@ fn versions_are_collected_by_their_unit_but_for_what_others_use() -> Outcome {
     let expected = ["success 0 ", "current", "factory", "v1.0.0", "v1.1.0", "v1.3.0"];
     let expected = expected.into_iter().chain(["success 0 ", "current", "factory", "v1.3.0"]);
     assert_eq!(said, expected.collect::<Vec<_>>(), "{ran:#?}");
+    Ok(())
+}
+
+/// Without the right to act as the store's owner, the units refused such a store, or left files of root's in it.
+fn a_store_of_another_user_is_served_by_the_units_as_that_user() -> Outcome {
+    let machine = machine()?;
+    releases(&machine, &["1.0.0", "1.1.0", "1.2.0"]);
+    machine.file("etc/tope-store/config.toml", "[retention]\nkeep_last = 1\n");
+    let script = format!(
+        "useradd --system tope
+        install -d -o tope -g tope /opt/tope
+        chown -R tope /root/[0-9]*; chmod 755 /root
+        printf '%s' '{IMPORT}' >/root/import
+        runuser -u tope -- sh -e /root/import
+        runuser -u tope -- tope-store activate 1.2.0 >/dev/null
+        {RESULT}
+        for unit in tope-store-boot-check tope-store-verify tope-store-gc; do
+            systemctl start $unit || journalctl --unit $unit --output cat
+            result $unit
+        done
+        ls /opt/tope/versions
+        find /opt/tope ! -user tope"
+    );
+    let ran = machine.boot(&script)?.ok();
+    let said: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(said, ["success 0 ", "success 0 ", "success 0 ", "current", "v1.2.0"], "{ran:#?}");
     Ok(())
 }
 

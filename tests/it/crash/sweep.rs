@@ -1,6 +1,6 @@
 //! A live run outlives the errors of a sweep.
 //!
-//! An import stands still before it publishes, and another command meets an error at every call by which it looks into
+//! An import stands still while it builds its tree, and another command meets an error at every call by which it looks into
 //! `staging/`. That once deleted the directory of the live import, which then published a version without files.
 
 use std::path::Path;
@@ -53,7 +53,8 @@ fn a_live_run_outlives_errors() -> Outcome {
         let mut tried = None;
         let import = ["import", "next", "--version", "1.4.0"];
         let first = trace::run(&mut command(&dir, &import), &dir, &mut |call| {
-            if call.name == "rename" && call.path.ends_with("versions/v1.4.0") && tried.is_none() {
+            // While it builds its tree: it holds no lock yet that a sweeper would wait for.
+            if call.path.contains("/tree/") && tried.is_none() {
                 tried = Some(beside(&scenes, &dir, sweeper));
             }
             Fate::Happens
@@ -71,6 +72,7 @@ fn a_live_run_outlives_errors() -> Outcome {
 /// Runs the sweeper once for each of its looks, which fails, with one error after the other.
 fn beside(scenes: &Scenes, dir: &Path, sweeper: &[&str]) -> usize {
     let live = std::fs::read_dir(dir.join("root/store/staging")).expect("it can be listed").count();
+    assert!(live > 0, "nothing is alive");
     // The same names, so that the same calls are made.
     let rehearsal = scenes.copy("rehearsal");
     std::fs::create_dir_all(rehearsal.join("root/store/staging/run-1-0")).expect("a directory");
@@ -79,13 +81,17 @@ fn beside(scenes: &Scenes, dir: &Path, sweeper: &[&str]) -> usize {
     let looks = looks(&rehearsal, sweeper);
     drop(held);
     discard(&rehearsal);
-    for (look, error) in looks.iter().zip(ERRORS.iter().cycle()) {
-        let options =
-            ["-o".into(), "/dev/null".into(), "-e".into(), format!("inject=openat:error={error}:when={look}")];
-        let swept = Ran::of(&traced(dir, sweeper, &options).output().expect("strace runs"));
+    let sweep = |when: &str, options: &[String]| {
+        let swept = Ran::of(&traced(dir, sweeper, options).output().expect("strace runs"));
         assert!(!swept.stderr.contains("panicked"), "{swept:#?}");
         let left = std::fs::read_dir(dir.join("root/store/staging")).expect("it can be listed").count();
-        assert!(left >= live, "{sweeper:?} with {error} at its open {look} removed a live run: {swept:#?}");
+        assert!(left >= live, "{sweeper:?} {when} removed a live run: {swept:#?}");
+    };
+    let quiet = ["-o".to_owned(), "/dev/null".to_owned()];
+    for (look, error) in looks.iter().zip(ERRORS.iter().cycle()) {
+        let fault = ["-e".into(), format!("inject=openat:error={error}:when={look}")];
+        sweep(&format!("with {error} at its open {look}"), &[&quiet[..], &fault].concat());
     }
+    sweep("without an error", &quiet);
     looks.len()
 }

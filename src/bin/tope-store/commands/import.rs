@@ -25,8 +25,7 @@ use crate::render::human;
   tope-store import release.tar.zst --version 1.2.0 --label channel=beta
   build-release | tope-store import - --version 1.2.0 --activate
 
-How much an archive may ask for is configured: total_bytes, entries, ratio, decoder_memory and held_bytes in
-[import.limits].")]
+The configuration limits archives: total_bytes, entries, ratio, decoder_memory and held_bytes in [import.limits].")]
 pub struct Arguments {
     /// A directory, an archive, or - for a tar archive on standard input
     source: PathBuf,
