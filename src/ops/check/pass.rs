@@ -277,7 +277,7 @@ impl Pass<'_> {
         // With O_NOFOLLOW a symbolic link to a directory answers so as well.
         let something_else = error.is_io(NotADirectory) || error.raw_os_error() == Some(libc::ELOOP);
         if error.is_io(NotFound) && path.is_top() {
-            self.report(path.clone(), ProblemKind::MissingTree, "its tree is gone");
+            self.report(path.clone(), ProblemKind::MissingTree, "missing-tree: its tree is gone");
         } else if error.is_io(NotFound) {
             self.report(path.clone(), ProblemKind::Missing, "it is not there");
         } else if something_else {

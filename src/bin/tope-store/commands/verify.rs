@@ -137,7 +137,7 @@ fn tell_of(context: &Context, store: &Store, findings: &[Finding]) {
     let current = roles.as_ref().and_then(|roles| roles.version(Role::Current));
     let evidence = Evidence {
         check: "verify".into(),
-        detail: format!("{}: {}", Shown::bytes(&first.path), first.detail),
+        detail: format!("{}{}", place(&first.path), first.detail),
         ..Evidence::default()
     };
     Notice::new(store, "corruption", current, message).because(Some(&evidence)).send(context);
@@ -166,11 +166,12 @@ fn mend(context: &Context, store: &Store, versions: Vec<VersionName>, arguments:
         findings(out, &report.found)?;
         for mended in &report.mended {
             let version = mended.version.as_ref().map_or(String::new(), |version| format!("{version}: "));
-            writeln!(out, "{:<9}{version}{}", mended.how, Shown::bytes(&mended.path))?;
+            let path = if mended.path.is_empty() { b"." } else { &mended.path[..] };
+            writeln!(out, "{:<9}{version}{}", mended.how, Shown::bytes(path))?;
         }
         for finding in &report.remaining {
             let version = finding.version.as_ref().map_or(String::new(), |version| format!("{version}: "));
-            writeln!(out, "remains  {version}{}: {}", Shown::bytes(&finding.path), finding.detail)?;
+            writeln!(out, "remains  {version}{}{}", place(&finding.path), finding.detail)?;
         }
         for name in &report.marked {
             writeln!(out, "{name} is marked as damaged and will not be activated")?;
@@ -218,7 +219,7 @@ fn findings(out: &mut dyn Write, report: &Report) -> std::io::Result<()> {
             _ => "superfluous",
         };
         let version = finding.version.as_ref().map_or(String::new(), |version| format!("{version}: "));
-        writeln!(out, "{word}  {version}{}: {}", Shown::bytes(&finding.path), finding.detail)?;
+        writeln!(out, "{word}  {version}{}{}", place(&finding.path), finding.detail)?;
     }
     Ok(())
 }
@@ -273,5 +274,13 @@ fn problem(finding: &Finding) -> ProblemDocument<'_> {
         path: PathFields::of(&finding.path),
         detail: &finding.detail,
         damage: finding.damage,
+    }
+}
+
+/// A path and what separates it from what is said of it; nothing for what is said of a whole version.
+fn place(path: &[u8]) -> String {
+    match path {
+        [] => String::new(),
+        path => format!("{}: ", Shown::bytes(path)),
     }
 }
