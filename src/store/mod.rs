@@ -80,6 +80,8 @@ pub struct Store {
     /// Whether this process is the owner, or may act as the owner.
     works_as_owner: bool,
     pool: OnceLock<rayon::ThreadPool>,
+    /// One for all, so that each look reads only what was added since the last.
+    history: OnceLock<History>,
     /// Versions that this process forgot.
     forgotten: Mutex<Vec<VersionName>>,
 }
@@ -161,6 +163,7 @@ impl Store {
             owner,
             works_as_owner: owner.0 == 0 || identity.is_some(),
             pool: OnceLock::new(),
+            history: OnceLock::new(),
             forgotten: Mutex::default(),
         })
     }
@@ -237,8 +240,18 @@ impl Store {
     }
 
     /// Its history.
-    pub fn history(&self) -> Result<History> {
-        Ok(History::new(self.dir.try_clone()?))
+    ///
+    /// # Errors
+    ///
+    /// The system has no descriptor left.
+    pub fn history(&self) -> Result<&History> {
+        match self.history.get() {
+            Some(history) => Ok(history),
+            None => {
+                let history = History::new(self.dir.try_clone()?);
+                Ok(self.history.get_or_init(|| history))
+            }
+        }
     }
 
     /// Its role links.

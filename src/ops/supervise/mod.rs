@@ -37,6 +37,7 @@ use super::{activate as forward, rollback as back};
 use crate::config::Service;
 use crate::error::{Error, Result, chain};
 use crate::fsys::process;
+use crate::history::History;
 use crate::model::event::Evidence;
 use crate::model::lenient::{Unknown, Word};
 use crate::model::trial::{Begun, Restart};
@@ -341,7 +342,7 @@ fn new_trial(
 ) -> Trial {
     let now = store.clock().now();
     let watcher = store.watcher();
-    let last = store.history().and_then(|history| history.present()).map_or(0, |present| present.marks.last_event);
+    let last = store.history().and_then(History::present).map_or(0, |present| present.marks.last_event);
     Trial {
         id: format!("{:x}-{:x}-{:x}-{last:x}", now.unix_seconds, watcher.pid, watcher.started),
         begun: Word::Known(begun),
