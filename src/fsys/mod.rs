@@ -19,6 +19,7 @@
 //! - [`stamped`]: file systems on which a change time proves that a file is the one that was read
 //! - [`process`]: which processes use a path
 //! - [`held`]: which inodes processes hold
+//! - [`kernel`]: what the kernel itself uses: loop devices, bound directories, layers of overlays
 //! - [`memory`]: how much memory is left
 //! - [`mounts`]: mount points below a directory
 //! - [`child`]: programs that are run to be waited for
@@ -35,6 +36,7 @@ pub mod durable;
 pub mod file;
 pub mod held;
 pub mod identity;
+pub mod kernel;
 pub mod listing;
 pub mod lock;
 pub mod memory;

@@ -13,6 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::held::{Hold, Map};
+use super::kernel::{self, KernelUse};
 use super::mounts::unescape;
 use crate::error::{Error, Result};
 use crate::model::EntryName;
@@ -37,8 +38,17 @@ pub struct Use {
 pub struct Uses {
     /// One per process and thing used.
     pub uses: Vec<Use>,
+    /// What the kernel itself uses.
+    pub kernel: Vec<KernelUse>,
     /// Processes that could not be inspected.
     pub hidden: usize,
+}
+
+impl Uses {
+    /// Whether a process or the kernel uses this name, or may.
+    pub fn is_used(&self, name: &[u8]) -> bool {
+        self.uses.iter().any(|used| used.name.as_bytes() == name) || self.kernel.iter().any(|used| used.may_be_of(name))
+    }
 }
 
 /// What one look at all processes found.
@@ -54,16 +64,17 @@ pub struct Processes {
     pub hidden: usize,
 }
 
-/// Finds the uses of everything below `directory`, grouped by the names directly in it.
+/// Finds the uses of everything below `directory` by processes and by the kernel, with the names directly in it.
 ///
 /// `directory` is compared as the kernel prints it: absolute and without symbolic links.
 ///
 /// # Errors
 ///
-/// As [`processes`].
+/// As [`processes`] and [`kernel::uses_below`].
 pub fn uses_below(directory: &Path) -> Result<Uses> {
     let Processes { uses, hidden, .. } = processes(&[directory], None)?;
-    Ok(Uses { uses: uses.into_iter().next().unwrap_or_default(), hidden })
+    let kernel = kernel::uses_below(directory)?;
+    Ok(Uses { uses: uses.into_iter().next().unwrap_or_default(), kernel, hidden })
 }
 
 /// Looks at every process once: what each uses below these directories, and the inodes that it holds on `device`.

@@ -12,16 +12,17 @@ use rayon::prelude::*;
 use super::references::{self, Counts, References, Referred};
 use crate::error::{Error, Refusal, Result};
 use crate::fsys::held::Hold;
+use crate::fsys::kernel::{self, KernelUse};
 use crate::fsys::mounts::mounts_below;
-use crate::fsys::process::{Use, processes};
+use crate::fsys::process::{Use, Uses, processes};
 use crate::history::State;
 use crate::model::retention::Candidate;
-use crate::model::{Digest, Facts, Marks, VersionName};
+use crate::model::{Digest, EntryName, Facts, Marks, VersionName};
 use crate::observe::{self, Observer, Stage};
 use crate::store::Store;
 use crate::store::catalog::Removal;
 use crate::store::protection::Protections;
-use crate::store::removal::{Trashed, user, users};
+use crate::store::removal::{Trashed, user, users_of};
 
 /// One published version.
 pub(super) struct Version {
@@ -189,15 +190,19 @@ impl Inventory {
         let found = processes(&[&path, &trash], Some(store.versions().stat_self()?.device))?;
         self.hidden_processes = found.hidden as u64;
         self.holds = found.holds;
-        let [mut uses, in_trash] = <[_; 2]>::try_from(found.uses).unwrap_or_default();
+        let [uses, in_trash] = <[_; 2]>::try_from(found.uses).unwrap_or_default();
+        let mut uses = Uses { uses, kernel: kernel::uses_below(&path)?, hidden: found.hidden };
         for used in in_trash {
-            let version = Trashed::parse(used.name.as_bytes()).and_then(|trashed| entry_name(&trashed.version));
-            uses.extend(version.map(|name| Use { name, ..used }));
+            uses.uses.extend(of_trashed(&used.name).map(|name| Use { name, ..used }));
+        }
+        for used in kernel::uses_below(&trash)? {
+            let name = used.name.as_ref().and_then(of_trashed);
+            uses.kernel.extend(name.map(|name| KernelUse { name: Some(name), ..used }));
         }
         let mounts = mounts_below(&path)?;
         for name in self.versions.keys() {
-            let of_name = |other: &crate::model::EntryName| other.as_bytes() == name.as_str().as_bytes();
-            let mut users = users(&uses, |used| of_name(&used.name));
+            let of_name = |other: &EntryName| other.as_bytes() == name.as_str().as_bytes();
+            let mut users = users_of(&uses, name.as_str().as_bytes());
             let mounted = mounts.iter().filter(|(other, _)| of_name(other));
             users.extend(mounted.map(|(_, path)| format!("the mount at {name}/{}", String::from_utf8_lossy(path))));
             self.uses.insert(name.clone(), users);
@@ -237,6 +242,8 @@ impl Inventory {
     }
 }
 
-fn entry_name(version: &VersionName) -> Option<crate::model::EntryName> {
-    crate::model::EntryName::new(version.as_str().as_bytes()).ok()
+/// The version whose tree lies in trash under this name.
+fn of_trashed(name: &EntryName) -> Option<EntryName> {
+    let trashed = Trashed::parse(name.as_bytes())?;
+    EntryName::new(trashed.version.as_str().as_bytes()).ok()
 }

@@ -137,8 +137,8 @@ impl SharedStore<'_> {
         let Some(note) = Note::read(run)? else { return Ok(true) };
         let Some(original) = original_in(run, &note)? else { return Ok(true) };
         let adopted = self.manifests()?.stat(&note.version)?.is_some();
-        let uses = uses_below(&run.real_path()?)?.uses;
-        Ok(adopted && !uses.iter().any(|used| used.name.as_bytes() == original.as_bytes()))
+        let uses = uses_below(&run.real_path()?)?;
+        Ok(adopted && !uses.is_used(original.as_bytes()))
     }
 
     /// Undoes an adoption that died in this run, if one did and did not get as far as a manifest.

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Store;
-use super::removal::{users, wanting};
+use super::removal::{users_of, wanting};
 use super::trial::Found;
 use crate::error::{Error, Result, chain};
 use crate::fsys::mutation::Mutation;
@@ -91,9 +91,9 @@ impl Store {
             _ => None,
         };
         let protections = Protections::read(self, reading.marks)?;
-        let uses = uses_below(&self.versions().real_path()?)?.uses;
+        let uses = uses_below(&self.versions().real_path()?)?;
         let candidates = protections.marks.versions.iter().map(|(name, known)| Candidate {
-            in_use: users(&uses, |used| used.name.as_bytes() == name.as_str().as_bytes()),
+            in_use: users_of(&uses, name.as_str().as_bytes()),
             ..protections.candidate(name, known.import_number, &known.digest)
         });
         let candidates: Vec<Candidate> = candidates.collect();

@@ -166,12 +166,12 @@ impl SharedStore<'_> {
         if items.is_empty() {
             return Ok(leftovers);
         }
-        let uses = self.uses_of_trash()?.uses;
+        let uses = self.uses_of_trash()?;
         for item in items {
             if !self.may_delete_trashed(item.name.as_bytes())? {
                 continue;
             }
-            if uses.iter().any(|used| used.name == item.name) {
+            if uses.is_used(item.name.as_bytes()) {
                 leftovers.in_use += 1;
             } else {
                 leftovers.names.push((trash.try_clone()?, item.name.as_bytes().to_vec()));

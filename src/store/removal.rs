@@ -105,8 +105,7 @@ impl ExclusiveStore<'_> {
         if let Some(reasons) = self.with_room(|| self.move_to_trash(&trashed))? {
             return Ok(TakenOut::Kept(reasons));
         }
-        let uses = self.uses_of_trash()?.uses;
-        let users = users(&uses, |used| used.name.as_bytes() == trashed.name().as_bytes());
+        let users = users_of(&self.uses_of_trash()?, trashed.name().as_bytes());
         if !users.is_empty() {
             self.with_room(|| self.move_back(&trashed))?;
             return Ok(TakenOut::Kept(users.into_iter().map(Reason::InUse).collect()));
@@ -198,7 +197,7 @@ fn move_back(store: &Store, trashed: &Trashed) -> Result<()> {
 }
 
 impl Store {
-    /// Processes that use what lies in trash.
+    /// Uses of what lies in trash.
     pub fn uses_of_trash(&self) -> Result<Uses> {
         uses_below(&self.trash_dir()?.real_path()?)
     }
@@ -218,6 +217,12 @@ pub fn wanting(roles: &Roles, version: &VersionName) -> Vec<Role> {
         link => link.version() == Some(version),
     };
     Role::ALL.into_iter().filter(wants).collect()
+}
+
+/// Who uses this name, in words: processes, and the kernel.
+pub fn users_of(uses: &Uses, name: &[u8]) -> Vec<String> {
+    let kernel = uses.kernel.iter().filter(|used| used.may_be_of(name)).map(|used| used.user.clone());
+    users(&uses.uses, |used| used.name.as_bytes() == name).into_iter().chain(kernel).collect()
 }
 
 /// The processes of those uses that `chosen` picks, each once and in words, with the strongest of its uses.

@@ -269,7 +269,7 @@ fn clear_away(
 ) -> Result<bool> {
     let uses = run.dir().real_path().and_then(|path| uses_below(&path));
     // What cannot be found out may be in use.
-    let in_use = uses.map_or(true, |uses| uses.uses.iter().any(|used| used.name.as_bytes() == displaced.as_bytes()));
+    let in_use = uses.map_or(true, |uses| uses.is_used(displaced.as_bytes()));
     if in_use {
         let trashed = Trashed { version: version.clone(), import_number, displaced: true };
         run.set_precious(true);

@@ -15,6 +15,7 @@ tests![
     what_a_running_process_executes_or_works_in_stays,
     what_a_process_reaches_through_a_bind_mount_stays,
     a_version_with_a_mount_in_it_stays,
+    what_only_the_kernel_uses_stays,
     what_is_used_at_the_second_look_is_moved_back,
     where_no_process_can_be_seen_nothing_is_removed,
     a_role_that_was_set_after_the_plan_protects,
@@ -74,6 +75,53 @@ fn a_version_with_a_mount_in_it_stays() -> Outcome {
     assert!(unmounted && fixture.beside("precious").exists());
     assert_eq!(decided(&report, "kept")[1], ("v1.1.0".to_owned(), vec!["in-use".to_owned()]));
     assert!(report["kept"][1]["why"][0].as_str().unwrap().contains("mount"), "{report}");
+    Ok(())
+}
+
+/// A loop device, a bind mount and an overlay use files without any process that shows a path to them.
+fn what_only_the_kernel_uses_stays() -> Outcome {
+    needs_root()?;
+    let fixture = Fixture::new();
+    with_versions(&fixture, 5);
+    let run = |line: String| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap().trim().to_owned())
+    };
+    let path = |name: &str| fixture.path("versions").join(name).display().to_string();
+    let beside = |name: &str| fixture.beside(name).display().to_string();
+    std::fs::create_dir(beside("bound")).unwrap();
+    std::fs::create_dir(beside("over")).unwrap();
+    let (looped, device) = run(format!("losetup -r -f --show {}", path("v1.1.0/lib/own")));
+    if !looped {
+        return Err(Skipped("there is no loop device".into()));
+    }
+    let bound = run(format!("mount --bind {} {}", path("v1.2.0/bin"), beside("bound"))).0;
+    let layers = format!("lowerdir={}:{}", path("v1.3.0"), beside("source-1"));
+    let overlaid = run(format!("mount -t overlay -o {layers} overlay {}", beside("over"))).0;
+    let report = fixture.run(&["--json", "gc", "--keep-last", "1"]);
+    let refused = fixture.run(&["remove", "1.1.0"]);
+    assert!(run(format!("losetup -d {device}")).0);
+    assert_eq!(
+        [run(format!("umount {}", beside("bound"))).0, run(format!("umount {}", beside("over"))).0],
+        [bound, overlaid]
+    );
+    let report = report.ok().json();
+    let why = |version: &str| {
+        let kept = report["kept"].as_array().unwrap().iter().find(|kept| kept["name"] == version);
+        kept.map(|kept| kept["why"].to_string()).unwrap_or_default()
+    };
+    assert!(why("v1.1.0").contains(&format!("the loop device {device}, which reads lib/own")), "{report:#}");
+    assert!(
+        bound && why("v1.2.0").contains(&format!("the mount at {}, which shows bin", beside("bound"))),
+        "{report:#}"
+    );
+    assert!(!overlaid || why("v1.3.0").contains(&format!("the overlay at {}", beside("over"))), "{report:#}");
+    assert!(refused.expect(4).stderr.contains(&device));
+    assert!(names(&report, "removed").contains(&"v1.4.0".to_owned()), "{report:#}");
+    // They go when the kernel is done with them.
+    fixture.run(&["gc", "--keep-last", "1"]).ok();
+    assert_eq!(fixture.json(&["list"])["versions"].as_array().unwrap().len(), 1);
     Ok(())
 }
 
