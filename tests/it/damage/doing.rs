@@ -20,6 +20,7 @@ pub(super) fn places(fixture: &Fixture, thing: Thing) -> (PathBuf, PathBuf) {
         Thing::TreeFile => (path("versions/v1.1.0/lib/common.so"), path("versions/v1.1.0/bin/device-api")),
         Thing::Manifest => (path("store/manifests/v1.1.0"), path("store/manifests/v1.0.0")),
         Thing::HistoryLine => (path("store/history"), path("store/format")),
+        Thing::Head => (path("store/head"), path("store/format")),
         Thing::IndexPage => (path("store/index.db"), path("store/format")),
         Thing::Journal => (path("store/index.db-journal"), path("store/format")),
         Thing::RoleLink => (path("versions/current"), path("versions/previous")),
@@ -49,6 +50,7 @@ pub(super) fn damage(fixture: &Fixture, thing: Thing, damage: Damage) -> bool {
             let mode = std::fs::metadata(&path).unwrap().mode() & 0o7777;
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode ^ 0o137)).unwrap();
         }
+        Damage::Swapped if thing == Thing::Head => name_a_later_event(fixture),
         Damage::Swapped => swap(thing, &path, &other),
         Damage::MadeALink => {
             let aside = fixture.beside("moved away");
@@ -82,6 +84,16 @@ pub(super) fn damage(fixture: &Fixture, thing: Thing, damage: Damage) -> bool {
         }
     }
     true
+}
+
+/// Leaves the head as it is when one event more was recorded: the log is an older copy of itself.
+fn name_a_later_event(fixture: &Fixture) {
+    let names = ["store/history", "store/index.db", "store/index.db-journal"];
+    let before = names.map(|name| std::fs::read(fixture.path(name)).unwrap());
+    fixture.run(&["note", "1.2.0", "later"]).ok();
+    for (name, bytes) in names.iter().zip(before) {
+        std::fs::write(fixture.path(name), bytes).unwrap();
+    }
 }
 
 /// A whole tree goes, or something else takes its place.
