@@ -23,10 +23,12 @@
 //! - [`memory`]: how much memory is left
 //! - [`mounts`]: mount points below a directory
 //! - [`child`]: programs that are run to be waited for
+//! - [`actor`]: this process as the author of an event
 //! - [`system`]: the clock, the user, the machine
 
 #![allow(clippy::disallowed_methods)]
 
+pub mod actor;
 pub mod append;
 pub mod beneath;
 pub mod block;

@@ -11,6 +11,7 @@ use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::held::{Hold, Map};
 use super::kernel::{self, KernelUse};
@@ -77,6 +78,17 @@ pub fn uses_below(directory: &Path) -> Result<Uses> {
     Ok(Uses { uses: uses.into_iter().next().unwrap_or_default(), kernel, hidden })
 }
 
+/// The uses by processes alone, and how many could not be inspected. Those that are left when the time is over count as
+/// such.
+///
+/// # Errors
+///
+/// As [`processes`].
+pub fn processes_below(directory: &Path, limit: Option<Duration>) -> Result<(Vec<Use>, usize)> {
+    let Processes { uses, hidden, .. } = inspect_all(&[directory], None, &HashSet::new(), limit)?;
+    Ok((uses.into_iter().next().unwrap_or_default(), hidden))
+}
+
 /// Looks at every process once: what each uses below these directories, and the inodes that it holds on `device`.
 ///
 /// # Errors
@@ -84,7 +96,7 @@ pub fn uses_below(directory: &Path) -> Result<Uses> {
 /// A process can be neither inspected nor passed over. A system without `/proc` shows none, and counts as one process
 /// that could not be inspected.
 pub fn processes(directories: &[&Path], device: Option<u64>) -> Result<Processes> {
-    inspect_all(directories, device, &HashSet::new())
+    inspect_all(directories, device, &HashSet::new(), None)
 }
 
 /// The same for one directory; finds as well who may write to these inodes on the device, whatever path leads there.
@@ -93,10 +105,16 @@ pub fn processes(directories: &[&Path], device: Option<u64>) -> Result<Processes
 ///
 /// As [`processes`].
 pub fn writers(directory: &Path, device: u64, inodes: &HashSet<u64>) -> Result<Processes> {
-    inspect_all(&[directory], Some(device), inodes)
+    inspect_all(&[directory], Some(device), inodes, None)
 }
 
-fn inspect_all(directories: &[&Path], device: Option<u64>, inodes: &HashSet<u64>) -> Result<Processes> {
+fn inspect_all(
+    directories: &[&Path],
+    device: Option<u64>,
+    inodes: &HashSet<u64>,
+    limit: Option<Duration>,
+) -> Result<Processes> {
+    let start = Instant::now();
     let prefixes: Vec<&[u8]> = directories.iter().map(|directory| directory.as_os_str().as_bytes()).collect();
     let uses = vec![Vec::new(); prefixes.len()];
     let mut look = Look { prefixes: &prefixes, device, inodes, found: Processes { uses, ..Processes::default() } };
@@ -108,6 +126,10 @@ fn inspect_all(directories: &[&Path], device: Option<u64>, inodes: &HashSet<u64>
     for process in processes {
         let process = process.map_err(|error| Error::io("list", "/proc", error))?;
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        if limit.is_some_and(|limit| start.elapsed() >= limit) {
+            look.found.hidden += 1;
+            continue;
+        }
         match look.inspect(pid, &process.path(), &mut buffer) {
             Ok(()) => {}
             Err(error) if is_gone(&error) => {}
@@ -347,5 +369,7 @@ mod tests {
         assert!(has(std::process::id(), "has open", true, "log"), "{found:?}");
         assert!(has(child.id(), "works in", false, "bin"), "{found:?}");
         assert!(found.uses.iter().all(|u| u.name.as_bytes() == b"v1"));
+        let (late, hidden) = processes_below(&top, Some(Duration::ZERO)).unwrap();
+        assert!(late.is_empty() && hidden > 0, "what was not inspected in time is counted: {late:?}");
     }
 }

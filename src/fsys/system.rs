@@ -1,7 +1,6 @@
 //! The machine: its clock, this user, other processes in words.
 
 use crate::clock::{Clock, Moment};
-use crate::model::event::Actor;
 
 /// The system's wall clock.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,11 +57,6 @@ pub fn release_freed_memory() {
     }
 }
 
-/// This process as the author of an event. `name` is the login name behind it, where the caller knows one.
-pub fn actor(name: &str) -> Actor {
-    Actor { uid: effective_uid(), name: name.to_owned(), pid: std::process::id() }
-}
-
 /// The effective user.
 pub fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
@@ -83,8 +77,9 @@ pub fn describe_process(pid: i32) -> String {
         .map(|word| crate::error::Shown::bytes(word).to_string())
         .collect();
     let started = std::fs::metadata(format!("/proc/{pid}")).and_then(|metadata| metadata.modified()).ok();
+    let started = started.and_then(|time| jiff::Timestamp::try_from(time).ok());
     let since =
-        started.and_then(|time| jiff::Timestamp::try_from(time).ok()).map(|time| time.strftime("%FT%TZ").to_string());
+        started.map(|time| time.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%F %T %:z").to_string());
     match since {
         Some(since) => format!("pid {pid} ({}) since {since}", words.join(" ")),
         None => format!("pid {pid} ({})", words.join(" ")),

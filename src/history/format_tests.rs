@@ -1,7 +1,7 @@
 #![allow(clippy::disallowed_methods)]
 
 use super::*;
-use crate::model::event::{Actor, Evidence};
+use crate::model::event::{Actor, Claimed, Evidence};
 use crate::model::{Digest, TreeId};
 use crate::test_vectors::vector;
 
@@ -28,7 +28,7 @@ fn written(events: &[Event], mut chain: Chain) -> String {
 }
 
 fn event(seq: u64, action: Action) -> Event {
-    let who = Actor { uid: 0, name: "ada".into(), pid: 812 };
+    let who = Actor { uid: 0, name: "ada".into(), pid: 812, ..Actor::default() };
     Event { seq, time: 1_767_225_600, synchronised: true, boot: "b0".into(), who, ..Event::new(action) }
 }
 
@@ -60,6 +60,16 @@ fn the_first_segment_is_written_as_specified() {
     assert_eq!(text, written(&first_segment(), CHAIN_START));
     let reading = reading(&[text]);
     assert_eq!((&reading.state, reading.trusted().cloned().collect::<Vec<_>>()), (&State::Sound, first_segment()));
+}
+
+#[test]
+fn an_actor_is_written_as_specified() {
+    let claimed = Claimed { sudo_user: "ada".into(), sudo_uid: Some(1000), user: "eve".into() };
+    let who = Actor { name: "root".into(), unit: "tope-store-gc.service".into(), claimed, ..event(1, Action::Gc).who };
+    let event = Event { who, ..event(1, Action::Gc) };
+    let text = vector("who").trim_end();
+    assert_eq!(serde_json::to_string(&event).unwrap(), text);
+    assert_eq!(Event::parse(text.as_bytes()).unwrap(), event);
 }
 
 #[test]

@@ -13,6 +13,8 @@ use super::id::Digest;
 use super::marks::Marks;
 use super::name::{Role, VersionName};
 
+pub use super::actor::{Actor, Claimed};
+
 /// The context under which the chain is hashed.
 pub const HISTORY_CONTEXT: &str = "tope-store 2026-11 history v1";
 
@@ -133,18 +135,6 @@ impl Action {
     }
 }
 
-/// Who did it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Actor {
-    /// Effective user id.
-    pub uid: u32,
-    /// The login name behind it, where one is known (`SUDO_USER`, `USER`).
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub name: String,
-    /// Process id.
-    pub pid: u32,
-}
-
 /// Why a version is held to be bad.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Evidence {
@@ -215,6 +205,9 @@ pub struct Event {
     /// For `rollback`: the digest of the version that was left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_digest: Option<Digest>,
+    /// For a `rollback` that a failed check made: the version that was tried. The evidence says why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried: Option<VersionName>,
     /// For `factory-set`: whether the tree has inodes of its own.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
@@ -230,7 +223,7 @@ pub struct Event {
     /// Bytes that came back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freed_bytes: Option<u64>,
-    /// For `bad` and `degraded`: why.
+    /// For `bad`, `degraded` and a `rollback` that a failed check made: why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
     /// For `note`: the text. For `external-change` and `history-cut`: what was found.
@@ -291,6 +284,7 @@ impl Event {
             role: None,
             from: None,
             from_digest: None,
+            tried: None,
             isolated: false,
             reason: None,
             outcome: String::new(),

@@ -9,6 +9,7 @@ use super::event::{Action, Event, Evidence};
 use super::id::Digest;
 use super::lenient::{Entries, Members, Unknown, present};
 use super::name::{Role, VersionName};
+use super::switch::Switch;
 
 /// A note on a version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +104,9 @@ pub struct Marks {
     /// The version that runs although it fails its checks, since every other does too, and what failed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub degraded: Option<Degraded>,
+    /// The last switch of `current`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_switch: Option<Switch>,
     /// Number of the last `history-reset`, before which everything that is missing was acknowledged; 0 if there is none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reset: u64,
@@ -187,6 +191,9 @@ impl Marks {
         if matches!(action, Action::Confirm | Action::Good) {
             self.degraded = self.degraded.take().filter(|degraded| Some(&degraded.version) != version.as_ref());
         }
+        if let (Action::Confirm, Some(switch), Some(version)) = (action, &mut self.last_switch, version) {
+            switch.accepted |= switch.version == *version;
+        }
         let judges = matches!(action, Action::Bad | Action::Good | Action::Confirm);
         if let Some(digest) = digest.filter(|_| judges) {
             let standing = self.standings.entry(digest).or_default();
@@ -246,6 +253,7 @@ impl Marks {
             _ => {}
         }
         self.roles.insert(Role::Current, version.clone());
+        self.last_switch = Some(Switch::of(event, version));
         self.degraded = None;
     }
 

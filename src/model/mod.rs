@@ -7,12 +7,15 @@
 //! - [`manifest`]: one version's exact contents
 //! - [`label`]: labels of versions
 //! - [`lenient`]: what a newer build wrote and this one keeps
+//! - [`actor`]: who did something
 //! - [`event`]: what happened, and the marks that follow from it
+//! - [`switch`]: the last switch, and whether a failed check made it
 //! - [`anchor`]: an event of the history, named from outside it
 //! - [`diff`]: in what two versions differ
 //! - [`retention`]: which versions stay, which go, and why
 //! - [`units`]: sizes and durations as people write them
 
+pub mod actor;
 pub mod anchor;
 pub mod codec;
 pub mod diff;
@@ -27,6 +30,7 @@ pub mod marks;
 pub mod metadata;
 pub mod name;
 pub mod retention;
+pub mod switch;
 pub mod tree;
 pub mod trial;
 pub mod units;

@@ -47,7 +47,10 @@ pub fn confirm(store: &Store, options: &Options) -> Result<Report> {
         )
     })?;
     let standing = survey.marks.standing(&digest);
-    let changed = standing.bad.is_some() || !standing.good;
+    // What a failed check went back to may be good for long: that is how an operator takes note of it.
+    let switch = survey.marks.last_switch.as_ref();
+    let acknowledges = switch.is_some_and(|switch| switch.version == version && switch.is_unaccepted_rollback());
+    let changed = standing.bad.is_some() || !standing.good || acknowledges;
     if changed {
         let event = Event::about(Action::Confirm, &version, Some(digest));
         store.record(vec![Event { reason: options.reason.clone(), outcome: "done".into(), ..event }])?;

@@ -33,6 +33,7 @@ pub mod repair;
 pub mod rollback;
 mod shared_state;
 pub mod show;
+pub mod state_word;
 pub mod status;
 pub mod supervise;
 pub mod switching;

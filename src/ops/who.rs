@@ -4,6 +4,7 @@
 //! was read and closed leaves no trace. Processes that the caller may not inspect are counted.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::fsys::process;
@@ -64,10 +65,23 @@ pub struct Report {
 ///
 /// The links cannot be read.
 pub fn who(store: &Store, which: Which) -> Result<Report> {
+    find(store, which, None)
+}
+
+/// The same within a time: processes that are left then count as not inspected.
+///
+/// # Errors
+///
+/// As [`who`].
+pub fn who_within(store: &Store, which: Which, limit: Duration) -> Result<Report> {
+    find(store, which, Some(limit))
+}
+
+fn find(store: &Store, which: Which, limit: Option<Duration>) -> Result<Report> {
     let current = store.refs()?.read()?.version(Role::Current).cloned();
-    let found = process::uses_below(&store.versions().real_path()?)?;
+    let (found, hidden) = process::processes_below(&store.versions().real_path()?, limit)?;
     let mut users: BTreeMap<(i32, VersionName), Vec<Use>> = BTreeMap::new();
-    for one in found.uses {
+    for one in found {
         let name = std::str::from_utf8(one.name.as_bytes()).ok();
         let version = name.and_then(|name| name.parse::<VersionName>().ok().filter(|parsed| parsed.as_str() == name));
         let Some(version) = version.filter(|version| which == Which::All || Some(version) != current.as_ref()) else {
@@ -84,5 +98,5 @@ pub fn who(store: &Store, which: Which) -> Result<Report> {
         uses,
     };
     let processes = users.into_iter().map(process).collect();
-    Ok(Report { current, processes, hidden: found.hidden })
+    Ok(Report { current, processes, hidden })
 }

@@ -5,6 +5,7 @@
 
 use super::{Settings, Store};
 use crate::error::{Error, Refusal, Result};
+use crate::fsys::actor::actor;
 use crate::fsys::{Dir, Identity, SystemClock, durable, file, rooted, system};
 use crate::history::{History, State};
 use crate::layout::{self, Layout, PRIVATE_DIR_MODE, PUBLIC_DIR_MODE, PUBLIC_FILE_MODE};
@@ -83,7 +84,7 @@ fn begin_history(dir: &Dir, settings: &Settings) -> Result<()> {
         return Ok(());
     }
     history.begin_head()?;
-    let who = system::actor(&settings.user_name);
+    let who = actor(&settings.claimed);
     let event = Event { who, outcome: "done".into(), ..Event::new(Action::Init) };
     history.append(&SystemClock, settings.lock_timeout, vec![event]).map(drop)
 }

@@ -40,10 +40,12 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::error::{Error, Refusal, Result, Shown};
+use crate::fsys::actor::actor;
 use crate::fsys::{Dir, Identity, LockFile, LockGuard, LockMode, SystemClock, system};
 use crate::history::{Doubt, History, State};
 use crate::layout::{self, Layout};
 use crate::manifests::Manifests;
+use crate::model::actor::Claimed;
 use crate::model::format::FormatError;
 use crate::model::{Event, Format, Marks, Ownership, VersionName};
 use crate::refs::Refs;
@@ -55,13 +57,13 @@ pub struct Settings {
     pub jobs: Option<NonZeroUsize>,
     /// How long a lock is waited for.
     pub lock_timeout: Duration,
-    /// The login name behind this process, for the history.
-    pub user_name: String,
+    /// What the environment claims of who is behind this process, for the history.
+    pub claimed: Claimed,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { jobs: None, lock_timeout: Duration::from_secs(10), user_name: String::new() }
+        Self { jobs: None, lock_timeout: Duration::from_secs(10), claimed: Claimed::default() }
     }
 }
 
@@ -287,7 +289,7 @@ impl Store {
     }
 
     fn record_by(&self, doubt: Doubt, decide: impl FnOnce(&Marks) -> Result<Vec<Event>>) -> Result<Vec<Event>> {
-        let who = system::actor(&self.settings.user_name);
+        let who = actor(&self.settings.claimed);
         let signed = |marks: &Marks| {
             let events = decide(marks)?.into_iter();
             Ok(events.map(|event| Event { who: who.clone(), ..event }).collect())

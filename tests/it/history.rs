@@ -2,13 +2,15 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Fixture, Outcome, redacted, releases};
+use crate::support::{Fixture, Outcome, Ran, needs_root, redacted, releases};
 
 tests![
     events_come_newest_first_and_can_be_chosen,
     the_document_of_an_event,
     a_version_that_was_removed_has_a_history,
-    damage_is_told_and_the_rest_is_shown
+    damage_is_told_and_the_rest_is_shown,
+    who_it_was_is_what_the_kernel_says_and_the_environment_only_claims,
+    times_are_local_with_their_offset_in_text_and_utc_in_documents
 ];
 
 fn seqs(document: &Value) -> Vec<u64> {
@@ -39,7 +41,8 @@ fn events_come_newest_first_and_can_be_chosen() -> Outcome {
 
 fn the_document_of_an_event() -> Outcome {
     let fixture = switched();
-    let document = fixture.json(&["history", "-n", "1"]);
+    let mut document = fixture.json(&["history", "-n", "1"]);
+    document["events"][0].as_object_mut().unwrap().remove("unit");
     assert!(document["events"][0]["time"].as_str().unwrap().ends_with('Z'));
     let digest = document["events"][0]["digest"].clone();
     let expected = json!({
@@ -74,5 +77,65 @@ fn damage_is_told_and_the_rest_is_shown() -> Outcome {
     assert_eq!((document["state"].as_str(), seqs(&document)), (Some("broken"), vec![5, 4, 3, 2, 1]));
     assert_eq!(document["events"][0]["trusted"], false);
     assert!(fixture.run(&["history"]).ok().stderr.contains("the history is broken: history line 5"));
+    Ok(())
+}
+
+/// The name stood for whatever `USER` said, and where it said nothing for `user 0`.
+fn who_it_was_is_what_the_kernel_says_and_the_environment_only_claims() -> Outcome {
+    needs_root()?;
+    let fixture = switched();
+    let long = "x".repeat(100_000);
+    let note = |variables: &[(&str, &str)]| {
+        let mut command = fixture.command();
+        command.args(["note", "1.0.0", "text"]).envs(variables.iter().copied());
+        Ran::of(&command.output().unwrap()).ok();
+        let said = fixture.run(&["history", "-n", "1"]).ok().stdout;
+        (fixture.json(&["history", "-n", "1"])["events"][0].clone(), said)
+    };
+    let (event, said) = note(&[]);
+    assert_eq!((&event["uid"], &event["user"], event.get("claimed")), (&0.into(), &"root".into(), None));
+    assert!(said.contains("  by root"), "{said}");
+    let (event, said) = note(&[("USER", "root"), ("LOGNAME", "eve")]);
+    assert_eq!(event.get("claimed"), None, "that is known: {said}");
+    let (event, said) = note(&[("SUDO_USER", "ada"), ("SUDO_UID", "1000"), ("USER", "\u{1b}[31meve\n     9")]);
+    let claimed = json!({"sudo_user": "ada", "sudo_uid": 1000, "user": "\u{1b}[31meve\n     9"});
+    assert_eq!((&event["user"], &event["claimed"]), (&"root".into(), &claimed));
+    let expected = " (claimed: SUDO_USER=ada USER=\\u{1b}[31meve\\n     9 SUDO_UID=1000): text\n";
+    assert!(said.ends_with(expected) && said.lines().count() == 1, "{said}");
+    let (event, _) = note(&[("SUDO_USER", &long), ("SUDO_UID", "-1"), ("USER", "")]);
+    let claimed = event["claimed"].as_object().unwrap();
+    assert_eq!(claimed.keys().collect::<Vec<_>>(), ["sudo_user"]);
+    assert!(claimed["sudo_user"].as_str().unwrap().chars().count() < 200);
+    let shown = fixture.run(&["show", "1.0.0"]).ok().stdout;
+    assert!(shown.contains(" note by root") && shown.contains("(claimed: SUDO_USER=ada"), "{shown}");
+    Ok(())
+}
+
+fn times_are_local_with_their_offset_in_text_and_utc_in_documents() -> Outcome {
+    let fixture = switched();
+    let said = |zone: &str, arguments: &[&str]| {
+        Ran::of(&fixture.command().args(arguments).env("TZ", zone).output().unwrap()).ok().stdout
+    };
+    let time = fixture.json(&["history", "-n", "1"])["events"][0]["time"].as_str().unwrap().to_owned();
+    let utc = time.trim_end_matches('Z').replace('T', " ");
+    assert!(said("UTC0", &["history", "-n", "1"]).starts_with(&format!("     5  {utc} +00:00")));
+    // Whole hours away, so that minutes and seconds are the same.
+    let east = said("TST-5", &["history", "-n", "1"]);
+    assert!(east.contains(&format!("{} +05:00", &utc[13..])), "{east}");
+    let imported = fixture.json(&["list"])["versions"][0]["imported_at"].as_str().unwrap().to_owned();
+    for arguments in [&["list"][..], &["show", "1.0.0"]] {
+        let text = said("TST-5", arguments);
+        assert!(text.contains(&format!("{} +05:00", &imported[13..19])), "{text}");
+        assert!(!text.contains(" ?"), "{text}");
+    }
+    let document = said("TST-5", &["--json", "history", "-n", "1"]);
+    assert!(document.contains(&time), "{document}");
+    // Of a clock that is not synchronised, that is said in words.
+    for (synchronised, doubt) in [(true, ""), (false, " (clock not synchronised)")] {
+        let history = fixture.json(&["history", "-n", "1"])["events"][0]["synchronised"] == synchronised;
+        if history {
+            assert!(said("UTC0", &["history", "-n", "1"]).contains(&format!("{utc} +00:00{doubt}  activate")));
+        }
+    }
     Ok(())
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tope_store::config::{Config, DEFAULT_CONFIG_PATH};
-use tope_store::error::{Error, Result, Shown, chain};
+use tope_store::error::{Error, Result, chain};
 use tope_store::layout::{self, Layout};
+use tope_store::model::actor::Claimed;
 use tope_store::store::{Settings, Store};
 
 use crate::cli::{Color, Global};
@@ -88,7 +89,7 @@ impl Context {
         Settings {
             jobs: self.global.jobs,
             lock_timeout: Duration::from_secs_f64(self.global.lock_timeout),
-            user_name: user_name(),
+            claimed: claimed(),
         }
     }
 
@@ -186,8 +187,8 @@ impl Context {
         // The new unit is to see what this process sees.
         let variables = std::env::vars_os().filter_map(|(name, value)| {
             let name = name.into_string().ok()?;
-            let kept =
-                name.starts_with("TOPE_") || ["PATH", "USER", "LOGNAME", "SUDO_USER", "NO_COLOR"].contains(&&*name);
+            let kept = name.starts_with("TOPE_")
+                || ["PATH", "USER", "LOGNAME", "SUDO_USER", "SUDO_UID", "NO_COLOR"].contains(&&*name);
             kept.then_some((name, value))
         });
         let unit = format!("tope-store-switch-{}", std::process::id());
@@ -236,11 +237,15 @@ pub fn fail_early(global: &Global, error: &Error) -> Exit {
     Exit::of(error)
 }
 
-/// The name behind this process: who called sudo, or who is logged in.
-fn user_name() -> String {
+/// What the environment says of who is behind this process.
+fn claimed() -> Claimed {
     #[allow(clippy::disallowed_methods)]
-    let named = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|variable| std::env::var(variable).ok());
-    Shown::text(&named.unwrap_or_default()).to_string().replace("''", "")
+    let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    Claimed {
+        sudo_user: variable("SUDO_USER").unwrap_or_default(),
+        sudo_uid: variable("SUDO_UID").and_then(|uid| uid.parse().ok()),
+        user: variable("USER").or_else(|| variable("LOGNAME")).unwrap_or_default(),
+    }
 }
 
 fn start_logging(global: &Global) {

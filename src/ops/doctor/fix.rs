@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use super::{Options, Report};
 use crate::error::{Error, Result, chain};
+use crate::fsys::actor::actor;
 use crate::fsys::{Dir, Kind, durable, system};
 use crate::layout;
 use crate::model::{Event, Format};
@@ -103,7 +104,7 @@ fn history(store: &Store) -> Result<Vec<String>> {
     let locked = store.exclude()?;
     let history = locked.history()?;
     let timeout = locked.settings().lock_timeout;
-    let who = system::actor(&locked.settings().user_name);
+    let who = actor(&locked.settings().claimed);
     move_aside(locked.dir())?;
     let memory = locked.memory()?;
     let begun = history.reset(locked.clock(), timeout, who, "doctor --fix", &memory)?;

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use super::switching::{self, BadVersions, Health, Verify, Warnings, health};
 use crate::error::{Error, Refusal, Result, chain};
 use crate::model::event::Evidence;
+use crate::model::trial::Failure;
 use crate::model::{Action, Digest, Event, Role, Selector, VersionName};
 use crate::object::trust::Suspects;
 use crate::observe::{Observer, Silent};
@@ -105,6 +106,8 @@ pub(super) struct Supervised<'a> {
     pub guard: &'a dyn Fn(&LockedRefs<'_>, &VersionName, u8) -> Result<()>,
     /// Versions that are no way back.
     pub excluded: &'a [VersionName],
+    /// The failure that it is about, where no operator asked for it.
+    pub failed: Option<&'a Failure>,
 }
 
 /// The same as a step of something larger.
@@ -383,9 +386,12 @@ impl Attempt<'_> {
         let previous = self.set_previous(locked, &to, from_digest.filter(|_| bad.is_some()));
         let mut events = self.survey.external_changes(self.store).unwrap_or_default();
         let external_changes = events.iter().filter_map(|event| event.text.clone()).collect();
+        let failed = self.supervised.and_then(|supervised| supervised.failed);
         events.push(Event {
             from: from.clone(),
             from_digest,
+            tried: failed.map(|failed| failed.version.clone()),
+            evidence: failed.map(|failed| failed.evidence.clone()),
             reason: self.options.reason.clone(),
             outcome: "done".into(),
             duration_ms: u64::try_from(switched_after.as_millis()).ok(),

@@ -338,7 +338,8 @@ impl<'a> Levels<'a> {
             left: Left::Unmarked,
             reason: Some("no version holds; this one is the least bad".into()),
         };
-        let supervised = Supervised { guard: &guard, excluded: &[] };
+        let failed = self.trial.failures.first();
+        let supervised = Supervised { guard: &guard, excluded: &[], failed };
         let switched = go_back(self.store, &options, Some(&supervised), self.units.observer)?;
         switched.warnings.iter().for_each(|warning| self.units.warnings.warn(warning));
         self.trial = next.into_inner();
@@ -416,7 +417,8 @@ pub(super) fn step_back(
         write(store, locked, &mut next, warnings);
         Ok(())
     };
-    let supervised = Supervised { guard: &guard, excluded: &excluded };
+    let failed = trial.failures.first();
+    let supervised = Supervised { guard: &guard, excluded: &excluded, failed };
     let options = back::Options { to, left: Left::Unmarked, reason, ..back::Options::default() };
     match go_back(store, &options, Some(&supervised), observer) {
         Ok(switched) => {

@@ -235,7 +235,7 @@ pub fn rollback(
         drop(trial.replace(Some(new)));
         Ok(())
     };
-    let supervised = back::Supervised { guard: &guard, excluded: &[] };
+    let supervised = back::Supervised { guard: &guard, excluded: &[], failed: None };
     let switched = match observer.interrupted() && !stopped.is_empty() {
         true => Err(Error::Interrupted),
         false => back::go_back(store, options, Some(&supervised), observer),

@@ -86,12 +86,35 @@ fn a_release_that_does_not_hold_is_undone_and_stays_away() -> Outcome {
     let told = site.told();
     let notice = ["event", "version", "from", "level", "check"].map(|field| told[0][field].clone());
     assert_eq!(json!(notice), json!(["rolled-back", "v1.1.0", "v1.2.0", 1, "unit api"]));
+    // It stays said until the next switch.
+    let ran = site.run(&["status", "--check"]).expect(1);
+    assert_eq!(ran.stdout, "rolled-back\n");
+    let switch = site.status()["last_switch"].clone();
+    let fields = ["from", "to", "tried", "automatic", "accepted"].map(|field| switch[field].clone());
+    assert_eq!(json!(fields), json!(["v1.2.0", "v1.1.0", "v1.2.0", true, false]));
+    assert_eq!(
+        (&switch["evidence"]["check"], &switch["evidence"]),
+        (&"unit api".into(), &site.status()["bad"][0]["evidence"])
+    );
+    let said = site.run(&["status"]).ok().stdout;
+    assert!(said.contains("\nrolled back from v1.2.0 to v1.1.0 at 20"), "{said}");
+    assert!(said.contains("\n          v1.2.0 failed: unit api: "), "{said}");
     // It is refused from then on, unless somebody insists, and then it is judged again.
     let refused = site.json(&["activate", "1.2.0", "--restart"], 4);
     assert_eq!(refused["error"]["kind"], "bad");
     assert_eq!(site.json(&["activate", "1.2.0", "--restart", "--force"], 7)["current"], "v1.1.0");
     assert_eq!(site.json(&["verify"], 0)["problems"], json!([]));
     assert_eq!(site.status()["trial"], json!(null));
+    // An operator who confirms what runs has taken note; a switch that holds ends it as well.
+    assert_eq!(site.run(&["status", "--check"]).expect(1).stdout, "rolled-back\n");
+    assert_eq!(site.json(&["confirm"], 0)["changed"], true);
+    assert_eq!(site.json(&["confirm"], 0)["changed"], false);
+    assert_eq!(site.run(&["status", "--check"]).ok().stdout, "ok\n");
+    site.run(&["activate", "1.2.0", "--restart", "--force"]).expect(7);
+    assert_eq!(site.run(&["status", "--check"]).expect(1).stdout, "rolled-back\n");
+    site.release("1.3.0", STEADY);
+    site.run(&["activate", "1.3.0", "--restart"]).ok();
+    assert_eq!(site.run(&["status", "--check"]).ok().stdout, "ok\n");
     Ok(())
 }
 
@@ -124,6 +147,10 @@ fn a_previous_version_that_does_not_hold_either_leads_to_factory() -> Outcome {
     assert_eq!((&document["current"], &document["level"]), (&"v1.0.0".into(), &2.into()));
     assert_eq!((site.current().as_str(), site.version_of("api").as_deref()), ("v1.0.0", Some("v1.0.0")));
     assert_eq!((site.state("1.2.0").as_str(), site.state("1.1.0").as_str()), ("bad", ""), "a fallback is not bad");
+    let switch = &site.status()["last_switch"];
+    let fields = ["from", "to", "tried"].map(|field| switch[field].clone());
+    assert_eq!(json!(fields), json!(["v1.1.0", "v1.0.0", "v1.2.0"]), "what was tried first is said");
+    assert_eq!(switch["evidence"]["exit_code"], 6, "and why that failed");
     Ok(())
 }
 
@@ -142,6 +169,7 @@ fn where_nothing_holds_the_least_bad_version_runs() -> Outcome {
     let status = site.status();
     let degraded = (&status["degraded"]["version"], &status["degraded"]["check"], &status["trial"]);
     assert_eq!(degraded, (&"v1.1.0".into(), &"unit api".into(), &json!(null)));
+    assert_eq!(site.run(&["status", "--check"]).expect(8).stdout, "degraded\n");
     assert_eq!(site.told().last().unwrap()["event"], "degraded");
     // Somebody takes matters in hand.
     site.release("1.3.0", STEADY);

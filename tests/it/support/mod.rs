@@ -154,6 +154,10 @@ impl Fixture {
         for variable in ["TOPE_ROOT", "TOPE_SYSROOT", "TOPE_CONFIG", "TOPE_JOBS", "TOPE_LOG", "SOURCE_DATE_EPOCH"] {
             command.env_remove(variable);
         }
+        // What these claim is recorded.
+        for variable in ["SUDO_USER", "SUDO_UID", "USER", "LOGNAME"] {
+            command.env_remove(variable);
+        }
         command
     }
 

@@ -12,6 +12,7 @@ use tope_store::ops::history::{Options, Order, history};
 use super::status::history_state;
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::render::entry::{WhoFields, by};
 use crate::render::human;
 
 /// Tell who switched what, when, and why
@@ -21,7 +22,7 @@ use crate::render::human;
   tope-store history --version 1.2.0
   tope-store history --action rollback --action bad --reverse
 
-Times are UTC; ~ marks those of a clock that was not synchronised. --json gives events[] with seq, time, action, and \
+Times are local, with the offset from UTC, and UTC in --json. --json gives events[] with seq, time, action, and \
 whatever else is known of each.")]
 pub struct Arguments {
     /// At most so many, the newest ones
@@ -47,14 +48,14 @@ fn action(text: &str) -> Result<Action, String> {
 }
 
 #[derive(Serialize)]
-struct Document {
+struct Document<'a> {
     state: &'static str,
     state_detail: Option<String>,
-    events: Vec<EventDocument>,
+    events: Vec<EventDocument<'a>>,
 }
 
 #[derive(Serialize)]
-struct EventDocument {
+struct EventDocument<'a> {
     seq: u64,
     time: String,
     synchronised: bool,
@@ -63,6 +64,8 @@ struct EventDocument {
     version: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tried: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,8 +86,8 @@ struct EventDocument {
     freed_bytes: Option<u64>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     isolated: bool,
-    uid: u32,
-    user: String,
+    #[serde(flatten)]
+    who: WhoFields<'a>,
     pid: u32,
     trusted: bool,
 }
@@ -97,8 +100,8 @@ struct EvidenceDocument {
     log: Vec<String>,
 }
 
-impl EventDocument {
-    fn of(recorded: &Recorded) -> Self {
+impl<'a> EventDocument<'a> {
+    fn of(recorded: &'a Recorded) -> Self {
         let event = &recorded.event;
         Self {
             seq: event.seq,
@@ -107,6 +110,7 @@ impl EventDocument {
             action: event.action.name(),
             version: event.version.as_ref().map(ToString::to_string),
             from: event.from.as_ref().map(ToString::to_string),
+            tried: event.tried.as_ref().map(ToString::to_string),
             role: event.role.map(tope_store::model::Role::as_str),
             digest: event.digest.map(|digest| digest.to_string()),
             import_number: event.import_number,
@@ -122,8 +126,7 @@ impl EventDocument {
             duration_ms: event.duration_ms,
             freed_bytes: event.freed_bytes,
             isolated: event.isolated,
-            uid: event.who.uid,
-            user: event.who.name.clone(),
+            who: WhoFields::of(&event.who),
             pid: event.who.pid,
             trusted: recorded.trusted,
         }
@@ -153,11 +156,11 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// "    12  2026-01-01 00:00:00  rollback v1.1.0 -> v1.0.0  by ada: no network".
+/// "    12  2026-01-01 00:00:00 +00:00  rollback v1.1.0 -> v1.0.0  by ada: no network".
 fn tell(out: &mut dyn Write, recorded: &Recorded) -> io::Result<()> {
     let event = &recorded.event;
-    let unsure = if event.synchronised { ' ' } else { '~' };
-    write!(out, "{:>6} {unsure}{}  {}", event.seq, human::time(event.time), event.action.name())?;
+    let time = human::moment(event.time, event.synchronised);
+    write!(out, "{:>6}  {time}  {}", event.seq, event.action.name())?;
     if let Some(role) = event.role {
         write!(out, " {role}:")?;
     }
@@ -170,15 +173,12 @@ fn tell(out: &mut dyn Write, recorded: &Recorded) -> io::Result<()> {
     if !event.outcome.is_empty() && event.outcome != "done" {
         write!(out, "  {}", Shown::text(&event.outcome))?;
     }
-    if event.who.name.is_empty() {
-        write!(out, "  by user {}", event.who.uid)?;
-    } else {
-        write!(out, "  by {}", Shown::text(&event.who.name))?;
-    }
+    write!(out, "  by {}", by(&event.who))?;
     for why in [&event.reason, &event.text].into_iter().flatten() {
         write!(out, ": {}", Shown::text(why))?;
     }
-    if let Some(evidence) = &event.evidence {
+    // The reason of a rollback that a failed check made names the check.
+    if let Some(evidence) = event.evidence.as_ref().filter(|_| event.tried.is_none() || event.reason.is_none()) {
         write!(out, ": {evidence}")?;
     }
     writeln!(out, "{}", if recorded.trusted { "" } else { "  (not trusted: behind damage)" })

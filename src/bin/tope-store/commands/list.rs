@@ -143,11 +143,9 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
 fn cells(version: &Listed) -> [String; 8] {
     let roles: Vec<&str> = version.roles.iter().copied().map(Role::as_str).collect();
     let published = version.published.as_ref();
-    let imported = published.map(|published| {
-        // A clock that nobody had set tells a time all the same.
-        let doubt = if published.facts.clock_synchronised { "" } else { " ?" };
-        human::time(published.facts.imported_at) + doubt
-    });
+    // A clock that was never set gives a time all the same.
+    let imported =
+        published.map(|published| human::moment(published.facts.imported_at, published.facts.clock_synchronised));
     [
         version.name.to_string(),
         roles.join(","),

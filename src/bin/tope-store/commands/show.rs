@@ -23,7 +23,7 @@ use tope_store::ops::show::{Placed, Report, show};
 use super::list::VersionDocument;
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::render::entry::EventFields;
+use crate::render::entry::{EventFields, by};
 use crate::render::human;
 use crate::render::json::PathFields;
 
@@ -141,8 +141,7 @@ fn text(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     field("import", listed.import_number.map(|number| format!("number {number}")).unwrap_or_default())?;
     if let Some(published) = &listed.published {
         let (facts, counts) = (&published.facts, &published.counts);
-        let doubt = if facts.clock_synchronised { "" } else { ", by a clock that was not synchronised" };
-        field("imported", format!("{} UTC{doubt}", human::time(facts.imported_at)))?;
+        field("imported", human::moment(facts.imported_at, facts.clock_synchronised))?;
         let path = match facts.source.path.is_empty() {
             true => String::new(),
             false => format!(" {}", Shown::bytes(&facts.source.path)),
@@ -189,7 +188,8 @@ fn text(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         let of =
             |text: &Option<String>| text.as_ref().map(|text| format!(": {}", Shown::text(text))).unwrap_or_default();
         let (reason, text) = (of(&event.reason), of(&event.text));
-        field("event", format!("{} {}{from}{reason}{text}", human::time(event.time), event.action.name()))?;
+        let (time, by) = (human::moment(event.time, event.synchronised), by(&event.who));
+        field("event", format!("{time} {}{from} by {by}{reason}{text}", event.action.name()))?;
     }
     Ok(())
 }

@@ -7,12 +7,15 @@ use serde::Serialize;
 use tope_store::error::{Result, Shown};
 use tope_store::history::State;
 use tope_store::model::marks::Degraded;
+use tope_store::model::switch::Switch;
 use tope_store::model::{Role, VersionName};
-use tope_store::ops::status::{CurrentHealth, Options, Report, RoleStatus, Standing, status};
+use tope_store::ops::state_word::StateWord;
+use tope_store::ops::status::{CurrentHealth, Options, Report, RoleStatus, Running, Standing, status};
 use tope_store::refs::{RoleLink, Spelling};
 use tope_store::store::trial::Found;
 
 use super::activate::Check;
+use super::supervised::EvidenceDocument;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::render::human;
@@ -24,9 +27,25 @@ use crate::render::problems::{self, ProblemDocument};
   tope-store status
   tope-store status --verify full                    read every byte of the current version
   tope-store --json status
+  tope-store status --check                          one word and an exit code, for monitoring
 
-Works for every user and on a read-only mount. Exit code 3 if current is missing or leads to no version, else 0.")]
+Works for every user and on a read-only mount. Exit code 3 if current is missing or leads to no version, else 0.
+
+--check answers with the first of these words that is true:
+  degraded     exit code 8: no version holds, and the least bad one runs
+  damaged      5: the current version fails its check, the tree of a version is gone, a repair could not mend one, the \
+history cannot be trusted, or the trial cannot be read
+  bad          1: the current version is marked bad
+  rolled-back  1: a failed check made the last switch; ends with the next switch, or when what runs is confirmed
+  missing      3: current leads to no version
+  unmanaged    1: the current version was made by hand
+  trial        0: a version is on trial
+  unconfirmed  0: the current version is neither good nor bad
+  ok           0: the current version is good")]
 pub struct Arguments {
+    /// Answer with one word, and exit with the code that goes with it
+    #[arg(long)]
+    check: bool,
     /// How closely to check the current version: every name, every byte, or not at all
     #[arg(long, value_name = "HOW", default_value = "quick")]
     verify: Check,
@@ -35,12 +54,17 @@ pub struct Arguments {
 #[derive(Serialize)]
 struct Document<'a> {
     root: String,
+    check: &'static str,
     current: RoleDocument,
     previous: RoleDocument,
     factory: RoleDocument,
     health: HealthDocument,
     trial: Option<TrialDocument<'a>>,
     degraded: Option<DegradedDocument<'a>>,
+    last_switch: Option<SwitchDocument<'a>>,
+    bad: Vec<BadDocument<'a>>,
+    running: Vec<RunningDocument<'a>>,
+    hidden_processes: usize,
     versions: usize,
     missing_tree: Vec<&'a str>,
     loss: Option<&'a str>,
@@ -101,6 +125,48 @@ struct DegradedDocument<'a> {
     version: &'a str,
     check: &'a str,
     detail: &'a str,
+}
+
+#[derive(Serialize)]
+struct SwitchDocument<'a> {
+    event: u64,
+    time: String,
+    synchronised: bool,
+    from: Option<&'a str>,
+    to: &'a str,
+    automatic: bool,
+    tried: Option<&'a str>,
+    evidence: Option<EvidenceDocument<'a>>,
+    accepted: bool,
+}
+
+impl<'a> SwitchDocument<'a> {
+    fn of(switch: &'a Switch) -> Self {
+        Self {
+            event: switch.event,
+            time: human::rfc3339(switch.time),
+            synchronised: switch.synchronised,
+            from: switch.from.as_ref().map(VersionName::as_str),
+            to: switch.version.as_str(),
+            automatic: switch.tried.is_some(),
+            tried: switch.tried.as_ref().map(VersionName::as_str),
+            evidence: switch.evidence.as_ref().map(EvidenceDocument::of),
+            accepted: switch.accepted,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct BadDocument<'a> {
+    version: &'a str,
+    evidence: EvidenceDocument<'a>,
+}
+
+#[derive(Serialize)]
+struct RunningDocument<'a> {
+    version: &'a str,
+    processes: usize,
+    units: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -175,8 +241,10 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     let root = store.root().path().display().to_string();
     let role = |role| report.role(role).map(RoleDocument::of).unwrap_or_default();
     let (history, history_detail) = history_state(&report.history);
+    let word = StateWord::of(&report);
     let document = Document {
         root: root.clone(),
+        check: word.name(),
         current: role(Role::Current),
         previous: role(Role::Previous),
         factory: role(Role::Factory),
@@ -187,6 +255,26 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
             check: &evidence.check,
             detail: &evidence.detail,
         }),
+        last_switch: report.last_switch.as_ref().map(SwitchDocument::of),
+        bad: report
+            .bad
+            .iter()
+            .map(|(version, evidence)| BadDocument {
+                version: version.as_str(),
+                evidence: EvidenceDocument::of(evidence),
+            })
+            .collect(),
+        running: report
+            .in_use
+            .running
+            .iter()
+            .map(|Running { version, processes, units }| RunningDocument {
+                version: version.as_str(),
+                processes: *processes,
+                units,
+            })
+            .collect(),
+        hidden_processes: report.in_use.hidden,
         versions: report.versions,
         missing_tree: report.missing_tree.iter().map(VersionName::as_str).collect(),
         loss: report.loss.as_deref(),
@@ -198,8 +286,26 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         free_inodes: report.free_inodes,
         format_obstacle: report.format_obstacle.as_deref(),
     };
-    context.answer(&document, |out| tell(out, &root, &report))?;
-    Ok(if report.has_current() { Exit::Done } else { Exit::NotFound })
+    context.answer(&document, |out| match arguments.check {
+        true => writeln!(out, "{}", word.name()),
+        false => tell(out, &root, &report),
+    })?;
+    Ok(match report.has_current() {
+        _ if arguments.check => exit(word),
+        true => Exit::Done,
+        false => Exit::NotFound,
+    })
+}
+
+/// The exit code of `--check`.
+fn exit(word: StateWord) -> Exit {
+    match word {
+        StateWord::Degraded => Exit::Degraded,
+        StateWord::Damaged => Exit::Corrupt,
+        StateWord::Missing => Exit::NotFound,
+        StateWord::Bad | StateWord::RolledBack | StateWord::Unmanaged => Exit::Failed,
+        StateWord::Trial | StateWord::Unconfirmed | StateWord::Ok => Exit::Done,
+    }
 }
 
 fn health(health: &CurrentHealth) -> HealthDocument {
@@ -212,7 +318,7 @@ fn health(health: &CurrentHealth) -> HealthDocument {
             unseen: checked.unseen,
             newer: false,
         },
-        CurrentHealth::NotChecked(why) => HealthDocument {
+        CurrentHealth::NotChecked(why) | CurrentHealth::Failed(why) => HealthDocument {
             checked: false,
             ok: None,
             not_checked_because: Some(why.clone()),
@@ -245,10 +351,13 @@ fn tell(out: &mut dyn Write, root: &str, report: &Report) -> io::Result<()> {
             }
         }
         CurrentHealth::NotChecked(why) => writeln!(out, "health    not checked: {why}")?,
+        CurrentHealth::Failed(why) => writeln!(out, "health    cannot be checked: {why}")?,
         CurrentHealth::Newer(why) => writeln!(out, "health    newer: {why}")?,
     }
     tell_trial(out, report)?;
+    tell_rolled_back(out, report)?;
     writeln!(out, "versions  {}", report.versions)?;
+    tell_bad_and_running(out, report)?;
     let names = |names: &[VersionName]| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if !report.unmanaged.is_empty() {
         writeln!(out, "unmanaged {} (made by hand; adopt takes them in)", names(&report.unmanaged))?;
@@ -291,6 +400,40 @@ fn tell_trial(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     if let Some(Degraded { version, evidence, .. }) = &report.degraded {
         writeln!(out, "degraded  no version holds, and {version} is the least bad one: {evidence}")?;
         writeln!(out, "          when the fault is mended: tope-store activate VERSION --restart=all")?;
+    }
+    Ok(())
+}
+
+/// What a failed check undid, until the next switch.
+fn tell_rolled_back(out: &mut dyn Write, report: &Report) -> io::Result<()> {
+    let Some(switch) = report.rolled_back() else { return Ok(()) };
+    let tried = switch.tried.as_ref().map_or("?", |tried| tried.as_str());
+    let time = human::moment(switch.time, switch.synchronised);
+    writeln!(out, "rolled back from {tried} to {} at {time}", switch.version)?;
+    if let Some(evidence) = &switch.evidence {
+        writeln!(out, "          {tried} failed: {evidence}")?;
+        for line in evidence.log.iter().rev().take(3).rev() {
+            writeln!(out, "          | {}", Shown::text(line))?;
+        }
+    }
+    writeln!(out, "          said until the next switch, or: tope-store confirm {}", switch.version)
+}
+
+fn tell_bad_and_running(out: &mut dyn Write, report: &Report) -> io::Result<()> {
+    for (version, evidence) in &report.bad {
+        writeln!(out, "bad       {version}: {evidence}")?;
+    }
+    for Running { version, processes, units } in &report.in_use.running {
+        let units = if units.is_empty() { String::new() } else { format!(" of {}", units.join(", ")) };
+        let processes = human::count_of(*processes as u64, "process", "processes");
+        writeln!(out, "running   {version}, which is not current: {processes}{units} (tope-store who)")?;
+    }
+    if let Some(why) = &report.in_use.unknown {
+        writeln!(out, "running   not known: {why}")?;
+    }
+    if report.in_use.hidden > 0 {
+        let processes = human::count_of(report.in_use.hidden as u64, "process", "processes");
+        writeln!(out, "running   not known of {processes} that could not be inspected")?;
     }
     Ok(())
 }

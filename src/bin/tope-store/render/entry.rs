@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use tope_store::error::Shown;
+use tope_store::model::actor::{Actor, Claimed};
 use tope_store::model::event::Event;
 use tope_store::model::{Metadata, Node};
 
@@ -155,8 +156,58 @@ pub struct EventFields<'a> {
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
+    #[serde(flatten)]
+    who: WhoFields<'a>,
+}
+
+/// Who did it, in a document.
+#[derive(Debug, Serialize)]
+pub struct WhoFields<'a> {
     uid: u32,
     user: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    unit: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claimed: Option<ClaimedFields<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct ClaimedFields<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    sudo_user: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sudo_uid: Option<u32>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    user: &'a str,
+}
+
+impl<'a> WhoFields<'a> {
+    /// The fields for an actor.
+    pub fn of(Actor { uid, name, unit, claimed, .. }: &'a Actor) -> Self {
+        let fields =
+            |Claimed { sudo_user, sudo_uid, user }: &'a Claimed| ClaimedFields { sudo_user, sudo_uid: *sudo_uid, user };
+        Self { uid: *uid, user: name, unit, claimed: Some(claimed).filter(|claimed| !claimed.is_empty()).map(fields) }
+    }
+}
+
+/// Who did it, in words: "root in tope-store-gc.service (claimed: SUDO_USER=ada SUDO_UID=1000)". A user without a name has
+/// a number.
+pub fn by(who: &Actor) -> String {
+    let mut text = match who.name.as_str() {
+        "" => format!("uid {}", who.uid),
+        name => Shown::text(name).to_string(),
+    };
+    if !who.unit.is_empty() {
+        text.push_str(&format!(" in {}", Shown::text(&who.unit)));
+    }
+    let Claimed { sudo_user, sudo_uid, user } = &who.claimed;
+    let named = [("SUDO_USER", sudo_user), ("USER", user)].into_iter().filter(|(_, value)| !value.is_empty());
+    let mut claims: Vec<String> = named.map(|(name, value)| format!("{name}={}", Shown::text(value))).collect();
+    claims.extend(sudo_uid.map(|uid| format!("SUDO_UID={uid}")));
+    match claims.is_empty() {
+        true => text,
+        false => format!("{text} (claimed: {})", claims.join(" ")),
+    }
 }
 
 impl<'a> EventFields<'a> {
@@ -172,8 +223,7 @@ impl<'a> EventFields<'a> {
             outcome: Some(&*event.outcome).filter(|outcome| !outcome.is_empty()),
             reason: event.reason.as_deref(),
             text: event.text.as_deref(),
-            uid: event.who.uid,
-            user: &event.who.name,
+            who: WhoFields::of(&event.who),
         }
     }
 }
@@ -191,5 +241,17 @@ mod tests {
         assert_eq!(shown(0o4755), "-rwsr-xr-x");
         assert_eq!(shown(0o7000), "---S--S--T");
         assert_eq!(shown(0o1777), "-rwxrwxrwt");
+    }
+
+    #[test]
+    fn what_is_claimed_stands_apart_from_what_is_known_and_cannot_forge_it() {
+        let mut who = Actor { uid: 12, pid: 3, ..Actor::default() };
+        assert_eq!(by(&who), "uid 12");
+        who.name = "root".into();
+        who.unit = "tope-store-gc.service".into();
+        assert_eq!(by(&who), "root in tope-store-gc.service");
+        who.unit.clear();
+        who.claimed = Claimed { sudo_user: "ada\n7".into(), sudo_uid: Some(1000), user: "\u{1b}[2J".into() };
+        assert_eq!(by(&who), "root (claimed: SUDO_USER=ada\\n7 USER=\\u{1b}[2J SUDO_UID=1000)");
     }
 }

@@ -7,12 +7,18 @@ pub fn size(bytes: u64) -> String {
     units::readable_size(bytes)
 }
 
-/// A point in time, in UTC; devices have no other zone worth naming.
+/// A point in time in the local zone, with its offset.
 pub fn time(unix_seconds: i64) -> String {
     match jiff::Timestamp::from_second(unix_seconds) {
-        Ok(time) => time.strftime("%F %T").to_string(),
-        Err(_) => unix_seconds.to_string(),
+        Ok(time) => time.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%F %T %:z").to_string(),
+        Err(_) => format!("{unix_seconds} s since 1970"),
     }
+}
+
+/// The same, with what is to be thought of the clock that gave it.
+pub fn moment(unix_seconds: i64, synchronised: bool) -> String {
+    let doubt = if synchronised { "" } else { " (clock not synchronised)" };
+    time(unix_seconds) + doubt
 }
 
 /// The same as RFC 3339, for documents.
