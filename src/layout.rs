@@ -34,6 +34,8 @@ pub const HISTORY: &str = "history";
 pub const HEAD: &str = "head";
 /// The activation on trial, in [`STORE`].
 pub const TRIAL: &str = "trial";
+/// That the last notice was not delivered, in [`STORE`].
+pub const NOTICE: &str = "notice";
 /// The index, in [`STORE`].
 pub const INDEX: &str = "index.db";
 /// What is being built, in [`STORE`].

@@ -16,10 +16,12 @@ use crate::model::label;
 use crate::model::retention::Policy;
 use crate::model::units::{parse_duration, parse_size};
 
+mod notify;
 mod probe;
 mod service;
 mod unit;
 
+pub use notify::{Occasion, Occasions};
 pub use probe::{CommandProbe, DEFAULT_PROBE_TIMEOUT, HttpAddress, HttpProbe};
 pub use service::{DEFAULT_SETTLE, DEFAULT_TIMEOUT, Service, Supervisor, Templates, UNIT_PLACEHOLDER};
 pub use unit::UnitName;
@@ -39,8 +41,10 @@ pub struct Config {
     pub import: Import,
     /// What `gc` keeps where the command line does not say so.
     pub retention: Policy,
-    /// The command that is told of rollbacks, degraded states and corruption, with its arguments; empty for none.
+    /// The command that is told of events, with its arguments; empty for none.
     pub notify: Vec<String>,
+    /// The events that it is told of.
+    pub notify_on: Occasions,
     /// What starts and stops services.
     pub supervisor: Supervisor,
     /// The services that are restarted and watched, in the order of the file; unit names are unique.
@@ -115,7 +119,8 @@ impl Config {
                 limits: raw.import.limits,
             },
             retention: raw.retention.into(),
-            notify: raw.notify.map(|notify| notify.command).unwrap_or_default(),
+            notify: raw.notify.command,
+            notify_on: raw.notify.on,
             supervisor: raw.supervisor.unwrap_or_default(),
             services: Vec::with_capacity(raw.service.len()),
         };
@@ -151,7 +156,8 @@ struct Raw {
     import: RawImport,
     #[serde(default)]
     retention: RawRetention,
-    notify: Option<RawNotify>,
+    #[serde(default)]
+    notify: RawNotify,
     supervisor: Option<Supervisor>,
     #[serde(default)]
     service: Vec<toml::Spanned<Service>>,
@@ -201,11 +207,13 @@ impl From<RawRetention> for Policy {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct RawNotify {
     #[serde(deserialize_with = "command")]
     command: Vec<String>,
+    #[serde(default)]
+    on: Occasions,
 }
 
 fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {

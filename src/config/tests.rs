@@ -18,7 +18,7 @@ keep_last = 5
 keep_within = "30d"
 
 [notify]
-command = ["/usr/local/bin/tell-operations"]   # rollback, degraded, corruption
+command = ["/usr/local/bin/tell-operations"]
 
 [supervisor]
 kind = "systemd"
@@ -55,6 +55,7 @@ fn the_whole_shape_is_read() {
                 ..Policy::default()
             },
             notify: vec!["/usr/local/bin/tell-operations".into()],
+            notify_on: Occasions::default(),
             supervisor: Supervisor::Systemd,
             services: vec![Service {
                 unit: "device-api.service".into(),
@@ -201,6 +202,11 @@ fn every_value_is_checked_at_its_line_and_key() {
         ),
         ("[notify]\ncommand = []", "line 2, notify.command: a command needs at least the name of a program"),
         ("[notify]", "line 1, notify: missing field `command`"),
+        (
+            "[notify]\ncommand = [\"x\"]\non = [\"gc\", \"boot\"]",
+            "line 3, notify.on: unknown event boot, expected one of rollback, rolled-back, degraded, corruption, switched, \
+             gc",
+        ),
         (
             "[supervisor]\nkind = \"runit\"",
             "line 2, supervisor.kind: unknown variant `runit`, expected `systemd` or `command`",

@@ -13,6 +13,7 @@
 //! - [`anchor`]: an event of the history, named from outside it
 //! - [`diff`]: in what two versions differ
 //! - [`retention`]: which versions stay, which go, and why
+//! - [`notice`]: that a notice reached nobody
 //! - [`units`]: sizes and durations as people write them
 
 pub mod actor;
@@ -29,6 +30,7 @@ pub mod manifest;
 pub mod marks;
 pub mod metadata;
 pub mod name;
+pub mod notice;
 pub mod retention;
 pub mod switch;
 pub mod tree;

@@ -15,6 +15,7 @@ use crate::history::State;
 use crate::layout;
 use crate::model::event::Evidence;
 use crate::model::marks::Degraded;
+use crate::model::notice::Undelivered;
 use crate::model::switch::Switch;
 use crate::model::{Digest, Role, VersionName};
 use crate::observe::Observer;
@@ -128,6 +129,8 @@ pub struct Report {
     pub unrepaired: Vec<VersionName>,
     /// Versions other than the current one that processes still run.
     pub in_use: InUse,
+    /// The notice that was not delivered, if the last one was not.
+    pub undelivered: Option<Undelivered>,
     /// Whether the history can be trusted.
     pub history: State,
     /// What interrupted runs left in staging; `None` for users who may not look.
@@ -214,6 +217,7 @@ pub fn status(store: &Store, options: &Options, observer: &dyn Observer) -> Resu
         bad,
         unrepaired: names.iter().filter(|name| survey.marks.damaged.contains_key(*name)).cloned().collect(),
         in_use: in_use(store),
+        undelivered: store.undelivered().unwrap_or_default(),
         degraded: survey.marks.degraded,
         history: survey.history,
         abandoned: abandoned

@@ -20,6 +20,7 @@ pub mod adoption;
 pub mod catalog;
 pub mod create;
 pub mod loss;
+pub mod notice;
 pub mod protection;
 pub mod published;
 pub mod reclaim;

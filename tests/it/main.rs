@@ -38,6 +38,7 @@ mod lost;
 mod model;
 mod newer;
 mod note;
+mod notify;
 mod pin;
 mod readme;
 mod real;
@@ -95,6 +96,7 @@ fn main() -> std::process::ExitCode {
         model::tests(),
         newer::tests(),
         note::tests(),
+        notify::tests(),
         pin::tests(),
         readme::tests(),
         real::tests(),

@@ -46,6 +46,7 @@ fn the_document() -> Outcome {
             "tried": null, "evidence": null, "accepted": true,
         },
         "bad": [], "running": [], "hidden_processes": document["hidden_processes"],
+        "undelivered": null,
         "versions": 2, "missing_tree": [], "loss": null, "unmanaged": [], "history": "sound", "history_detail": null,
         "abandoned": [], "free_bytes": "…", "free_inodes": "…", "format_obstacle": null,
     });

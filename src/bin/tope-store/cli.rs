@@ -108,6 +108,7 @@ pub enum Command {
     Verify(commands::verify::Arguments),
     Who(commands::who::Arguments),
     Doctor(commands::doctor::Arguments),
+    Notify(commands::notify::Arguments),
 }
 
 impl Command {

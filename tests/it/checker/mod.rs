@@ -79,6 +79,7 @@ pub fn look(root: &Path) -> Seen {
             "history",
             "head",
             "trial",
+            "notice",
             "index.db",
             "index.db-journal",
             "staging",

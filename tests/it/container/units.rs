@@ -3,12 +3,13 @@
 use std::os::unix::fs::PermissionsExt;
 
 use crate::support::container::Machine;
-use crate::support::{Outcome, tree};
+use crate::support::{Outcome, needs_program, tree};
 
 tests![
     the_store_is_read_by_its_unit_and_damage_fails_it,
     versions_are_collected_by_their_unit_but_for_what_others_use,
     a_store_of_another_user_is_served_by_the_units_as_that_user,
+    the_notices_of_each_unit_reach_a_receiver_on_the_network,
     the_example_services_run_and_cannot_write_into_a_version,
     the_timers_are_accepted_and_wait
 ];
@@ -135,6 +136,95 @@ fn a_store_of_another_user_is_served_by_the_units_as_that_user() -> Outcome {
     let ran = machine.boot(&script)?.ok();
     let said: Vec<&str> = ran.stdout.lines().collect();
     assert_eq!(said, ["success 0 ", "success 0 ", "success 0 ", "current", "v1.2.0"], "{ran:#?}");
+    Ok(())
+}
+
+/// Takes documents over TCP for as long as there is no file `/root/deaf`, and lists their events.
+const RECEIVER: &str = r#"
+import json, os, socket
+with socket.create_server(("127.0.0.1", 9999)) as server:
+    while True:
+        connection, _ = server.accept()
+        with connection, connection.makefile("rb") as stream:
+            document = json.load(stream)
+            if os.path.exists("/root/deaf"):
+                continue
+            with open("/root/told", "a") as told:
+                print(document["event"], document["version"], document["from"], file=told)
+            connection.sendall(b"taken")
+"#;
+/// Sends what it reads, and fails unless that is taken.
+const SENDER: &str = r#"
+import socket, sys
+with socket.create_connection(("127.0.0.1", 9999), timeout=5) as connection:
+    connection.sendall(sys.stdin.buffer.read())
+    connection.shutdown(socket.SHUT_WR)
+    sys.exit("not taken" if connection.recv(16) != b"taken" else 0)
+"#;
+
+/// The sandbox of `tope-store-verify.service` had no network, so that nobody ever heard of corruption; and where a unit may
+/// not write, nobody would see that a notice was lost.
+fn the_notices_of_each_unit_reach_a_receiver_on_the_network() -> Outcome {
+    needs_program("python3")?;
+    let machine = machine()?;
+    releases(&machine, &["1.0.0", "1.1.0", "1.2.0", "1.3.0"]);
+    machine.file("opt/receiver.py", RECEIVER);
+    machine.file("opt/sender.py", SENDER);
+    machine.file("etc/systemd/system/receiver.service", "[Service]\nExecStart=/usr/bin/python3 /opt/receiver.py\n");
+    let run = "[Service]\nExecStart=/opt/tope/versions/current/bin/device-api\n";
+    machine.file("etc/systemd/system/steady.service", run);
+    machine.file(
+        "etc/tope-store/config.toml",
+        "[retention]\nkeep_last = 1\n[notify]\ncommand = [\"/usr/bin/python3\", \"/opt/sender.py\"]\n\
+         on = [\"rolled-back\", \"corruption\", \"gc\"]\n[[service]]\nunit = \"steady\"\nsettle = \"200ms\"\n",
+    );
+    // A trial that cannot be read counts as used up.
+    let script = format!(
+        "{IMPORT}
+        {RESULT}
+        systemctl start receiver
+        until tope-store notify --test >/dev/null 2>&1; do sleep 0.1; done
+        undelivered() {{ tope-store --json status | grep -A 1 '\"undelivered\"' | grep -o '\"event\": .*' || echo none; }}
+        tope-store activate 1.2.0 >/dev/null
+        tope-store activate 1.3.0 >/dev/null
+        systemctl start steady
+        echo used up >/opt/tope/store/trial
+        systemctl start tope-store-boot-check
+        result tope-store-boot-check
+        systemctl start --wait tope-store-boot-judge || :
+        systemctl start tope-store-gc
+        echo changed >/opt/tope/versions/v1.2.0/lib/secret
+        systemctl start tope-store-verify || result tope-store-verify
+        undelivered
+        cat /root/told
+        touch /root/deaf
+        systemctl start tope-store-verify || undelivered
+        tope-store verify --repair --from /root/1.2.0 >/dev/null
+        rm /opt/tope/store/notice
+        tope-store import /root/1.0.0 --version 3.0.0 >/dev/null
+        tope-store import /root/1.1.0 --version 4.0.0 >/dev/null
+        systemctl start tope-store-gc
+        undelivered
+        rm /root/deaf
+        tope-store notify --test >/dev/null
+        undelivered"
+    );
+    let ran = machine.boot(&script)?.ok();
+    let said: Vec<&str> = ran.stdout.lines().collect();
+    let expected = [
+        "success 7 ",
+        "exit-code 5 ",
+        "none",
+        "test None None",
+        "rolled-back v1.2.0 v1.3.0",
+        "rolled-back v1.2.0 v1.3.0",
+        "gc v1.2.0 None",
+        "corruption v1.2.0 None",
+        "\"event\": \"corruption\",",
+        "\"event\": \"gc\",",
+        "none",
+    ];
+    assert_eq!(said, expected, "{ran:#?}");
     Ok(())
 }
 

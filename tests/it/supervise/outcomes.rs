@@ -209,6 +209,9 @@ fn a_rollback_restarts_and_watches_too() -> Outcome {
     let found = ["from", "to", "current", "level", "outcome", "bad"].map(|field| document[field].clone());
     assert_eq!(json!(found), json!(["v1.1.0", "v1.0.0", "v1.0.0", 1, "done", "v1.1.0"]));
     assert_eq!((site.version_of("api").as_deref(), site.process("web")), (Some("v1.0.0"), web));
+    let told = site.told();
+    let notice = ["event", "version", "from", "level"].map(|field| told[0][field].clone());
+    assert_eq!((json!(notice), told.len()), (json!(["rollback", "v1.0.0", "v1.1.0", 1]), 1));
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use tope_store::ops::switching::{BadVersions, Verify};
 use super::supervised::{Which, conclude, with_services};
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::render::notice::Notice;
 
 /// Switch current to a version; what was current becomes previous
 #[derive(Debug, Args)]
@@ -129,5 +130,8 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     drop(progress);
     say_warnings(context, &report.external_changes, &report.warnings);
     context.answer(&Document::of(&report), |out| writeln!(out, "{}", sentence(&report)))?;
+    if report.changed {
+        Notice::switched(&store, report.from.as_ref(), &report.to).send(context, &store);
+    }
     Ok(Exit::Done)
 }

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use serde::Serialize;
+use tope_store::config::Occasion;
 use tope_store::error::Result;
 use tope_store::model::VersionName;
 use tope_store::model::trial::{MOST_ATTEMPTS, Restart};
@@ -87,18 +88,21 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
 
 fn notice(context: &Context, store: &Store, checked: &Checked) {
     let notice = match checked {
-        Checked::Judged(report) if supervised::exit(report.outcome) != Exit::Done => Notice::of_switch(store, report),
-        Checked::WentBack { from, to, level, evidence } => {
-            Notice::new(store, "rolled-back", Some(to), sentence(checked))
+        Checked::Judged(report) => Notice::of_switch(store, report),
+        Checked::WentBack { from, to, level, evidence } => Some(
+            Notice::new(store, Occasion::RolledBack, Some(to), sentence(checked))
                 .from(Some(from), *level)
-                .because(Some(evidence))
-        }
+                .because(Some(evidence)),
+        ),
         Checked::Degraded { version, evidence } => {
-            Notice::new(store, "degraded", Some(version), sentence(checked)).because(Some(evidence))
+            let notice = Notice::new(store, Occasion::Degraded, Some(version), sentence(checked));
+            Some(notice.because(Some(evidence)))
         }
-        _ => return,
+        _ => None,
     };
-    notice.send(context);
+    if let Some(notice) = notice {
+        notice.send(context, store);
+    }
 }
 
 fn sentence(checked: &Checked) -> String {

@@ -26,6 +26,7 @@ use tope_store::ops::gc::{Decided, Mode, Report, gc};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::render::human;
+use crate::render::notice::Notice;
 
 /// Remove versions that no rule keeps, and everything that no version needs
 ///
@@ -123,6 +124,9 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     let report = gc(&store, &policy, if arguments.dry_run { Mode::DryRun } else { Mode::Remove }, &progress)?;
     drop(progress);
     answer(context, &report)?;
+    if let Some(notice) = Notice::of_gc(&store, &report) {
+        notice.send(context, &store);
+    }
     Ok(if report.interrupted { Exit::Interrupted } else { Exit::Done })
 }
 

@@ -17,6 +17,7 @@ use super::activate::{Document as SwitchDocument, say_warnings};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::render::human;
+use crate::render::notice::Notice;
 
 /// Import a release: a directory, or a tar, tar.gz, tar.xz, tar.zst or zip archive
 #[derive(Debug, Args)]
@@ -142,6 +143,9 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         false => None,
     };
     answer(context, &store, &report, activated.as_ref())?;
+    if let Some(activated) = activated.filter(|activated| activated.changed) {
+        Notice::switched(&store, activated.from.as_ref(), &activated.to).send(context, &store);
+    }
     Ok(Exit::Done)
 }
 

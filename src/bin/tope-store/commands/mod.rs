@@ -20,6 +20,7 @@ pub mod list;
 pub mod ls;
 pub mod man;
 pub mod note;
+pub mod notify;
 pub mod pin;
 pub mod rebuild_index;
 pub mod remove;
@@ -69,6 +70,7 @@ pub fn run(context: &Context, command: Command) -> Result<Exit> {
         Command::Status(arguments) => status::run(context, &arguments),
         Command::History(arguments) => history::run(context, arguments),
         Command::Verify(arguments) => verify::run(context, &arguments),
+        Command::Notify(arguments) => notify::run(context, &arguments),
         Command::Who(arguments) => who::run(context, &arguments),
         Command::Doctor(arguments) => doctor::run(context, &arguments),
     }

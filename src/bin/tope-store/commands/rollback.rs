@@ -5,7 +5,7 @@ use serde::Serialize;
 use tope_store::error::Result;
 use tope_store::model::Selector;
 use tope_store::ops::rollback::{Left, Options, Report, rollback};
-use tope_store::ops::supervise;
+use tope_store::ops::supervise::{self, Outcome};
 use tope_store::ops::switching::BadVersions;
 
 use super::activate::{Check, outcome, say_warnings};
@@ -77,17 +77,21 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
             supervise::rollback(&store, &options, supervision, &progress)
         })?;
         drop(progress);
-        return switched.map_or_else(Ok, |report| conclude(context, &store, &report));
+        return switched.map_or_else(Ok, |report| {
+            let exit = conclude(context, &store, &report)?;
+            if report.outcome == Outcome::Done && report.from.as_ref() != Some(&report.to) {
+                Notice::rollback(&store, report.from.as_ref(), &report.to, report.level).send(context, &store);
+            }
+            Ok(exit)
+        });
     }
     let report = rollback(&store, &options, &progress)?;
     drop(progress);
     say_warnings(context, &report.external_changes, &report.warnings);
     answer(context, &report)?;
     if report.changed {
-        let message = format!("current is now {}, by an operator's rollback", report.to);
-        Notice::new(&store, "rollback", Some(&report.to), message)
-            .from(report.from.as_ref(), report.level)
-            .send(context);
+        Notice::rollback(&store, report.from.as_ref(), &report.to, report.level).send(context, &store);
+        Notice::switched(&store, report.from.as_ref(), &report.to).send(context, &store);
     }
     Ok(Exit::Done)
 }

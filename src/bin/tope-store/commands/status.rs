@@ -7,6 +7,7 @@ use serde::Serialize;
 use tope_store::error::{Result, Shown};
 use tope_store::history::State;
 use tope_store::model::marks::Degraded;
+use tope_store::model::notice::Undelivered;
 use tope_store::model::switch::Switch;
 use tope_store::model::{Role, VersionName};
 use tope_store::ops::state_word::StateWord;
@@ -65,6 +66,7 @@ struct Document<'a> {
     bad: Vec<BadDocument<'a>>,
     running: Vec<RunningDocument<'a>>,
     hidden_processes: usize,
+    undelivered: Option<UndeliveredDocument<'a>>,
     versions: usize,
     missing_tree: Vec<&'a str>,
     loss: Option<&'a str>,
@@ -167,6 +169,14 @@ struct RunningDocument<'a> {
     version: &'a str,
     processes: usize,
     units: &'a [String],
+}
+
+#[derive(Serialize)]
+struct UndeliveredDocument<'a> {
+    event: &'a str,
+    time: String,
+    synchronised: bool,
+    why: &'a str,
 }
 
 #[derive(Serialize)]
@@ -275,6 +285,12 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
             })
             .collect(),
         hidden_processes: report.in_use.hidden,
+        undelivered: report.undelivered.as_ref().map(|failed| UndeliveredDocument {
+            event: &failed.event,
+            time: human::rfc3339(failed.time),
+            synchronised: failed.synchronised,
+            why: &failed.why,
+        }),
         versions: report.versions,
         missing_tree: report.missing_tree.iter().map(VersionName::as_str).collect(),
         loss: report.loss.as_deref(),
@@ -430,6 +446,11 @@ fn tell_bad_and_running(out: &mut dyn Write, report: &Report) -> io::Result<()> 
     }
     if let Some(why) = &report.in_use.unknown {
         writeln!(out, "running   not known: {why}")?;
+    }
+    if let Some(Undelivered { event, time, synchronised, why }) = &report.undelivered {
+        let time = human::moment(*time, *synchronised);
+        writeln!(out, "notify    {} of {time} reached nobody: {}", Shown::text(event), Shown::text(why))?;
+        writeln!(out, "          when that is mended: tope-store notify --test")?;
     }
     if report.in_use.hidden > 0 {
         let processes = human::count_of(report.in_use.hidden as u64, "process", "processes");

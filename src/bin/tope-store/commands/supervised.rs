@@ -171,8 +171,8 @@ impl<'a> Document<'a> {
 pub fn conclude(context: &Context, store: &Store, report: &Report) -> Result<Exit> {
     super::activate::say_warnings(context, &report.external_changes, &report.warnings);
     context.answer(&Document::of(report), |out| tell(out, report))?;
-    if matches!(report.outcome, Outcome::RolledBack | Outcome::Degraded) {
-        Notice::of_switch(store, report).send(context);
+    if let Some(notice) = Notice::of_switch(store, report) {
+        notice.send(context, store);
     }
     Ok(exit(report.outcome))
 }

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 use serde::Serialize;
+use tope_store::config::Occasion;
 use tope_store::error::{Result, Shown};
 use tope_store::model::event::Evidence;
 use tope_store::model::{Role, Selector, VersionName};
@@ -140,7 +141,7 @@ fn tell_of(context: &Context, store: &Store, findings: &[Finding]) {
         detail: format!("{}{}", place(&first.path), first.detail),
         ..Evidence::default()
     };
-    Notice::new(store, "corruption", current, message).because(Some(&evidence)).send(context);
+    Notice::new(store, Occasion::Corruption, current, message).because(Some(&evidence)).send(context, store);
 }
 
 fn mend(context: &Context, store: &Store, versions: Vec<VersionName>, arguments: &Arguments) -> Result<Exit> {
