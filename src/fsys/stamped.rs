@@ -52,7 +52,7 @@ impl Stamped {
             return None;
         }
         let device = dir.stat_self().ok()?.device;
-        let mut name = boot()?.into_bytes();
+        let mut name = system::boot_id()?.into_bytes();
         let (by, number) = match mount_id(dir) {
             Some(id) => (b'm', id),
             None if store.stat_self().ok()?.device == device => (b'd', disk_sequence(device).unwrap_or(0)),
@@ -85,12 +85,6 @@ fn stamps_changes(dir: &Dir) -> Option<bool> {
     #[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation, clippy::unnecessary_cast)]
     let magic = stat.f_type as u32;
     Some(matches!(magic, 0xef53 | 0x5846_5342 | 0x9123_683e | 0xf2f5_2010 | 0x0102_1994))
-}
-
-/// The identifier of this boot.
-fn boot() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
 /// The mount's identifier that is not given again; `None` on kernels before 6.8.
@@ -132,7 +126,7 @@ mod tests {
         let Some(own) = stamped(temporary.path().to_str().unwrap()) else { return };
         let again = stamped(temporary.path().to_str().unwrap()).unwrap();
         assert_eq!(own.name, again.name);
-        assert!(own.name.starts_with(boot().unwrap().as_bytes()));
+        assert!(own.name.starts_with(system::boot_id().unwrap().as_bytes()));
     }
 
     #[test]

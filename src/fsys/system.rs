@@ -9,9 +9,34 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> Moment {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Moment { unix_seconds: now.tv_sec, synchronised: clock_synchronised(), boot_id: boot_id.trim().to_owned() }
+        Moment { unix_seconds: now.tv_sec, synchronised: clock_synchronised(), boot_id: boot_id().unwrap_or_default() }
     }
+}
+
+/// Where the kernel names the boot.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// The same file as the first process sees it.
+const BOOT_ID_OF_INIT: &str = "/proc/1/root/proc/sys/kernel/random/boot_id";
+
+/// The identifier of this boot; `None` where it cannot be known.
+///
+/// A container has one of its own, mounted over the kernel's. A unit with `ProtectKernelTunables=` has `/proc/sys` mounted
+/// once more, without what lay on it, and would see the boot of the host: where the file is the kernel's, the first process
+/// is asked how it sees it. Without the right to inspect that one, what is seen here counts.
+pub(super) fn boot_id() -> Option<String> {
+    let read = |path: &str| {
+        let text = std::fs::read_to_string(path).ok()?;
+        Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+    };
+    let of_kernel = rustix::fs::statfs(BOOT_ID).is_ok_and(|found| is_proc(&found));
+    of_kernel.then(|| read(BOOT_ID_OF_INIT)).flatten().or_else(|| read(BOOT_ID))
+}
+
+fn is_proc(found: &rustix::fs::StatFs) -> bool {
+    const PROC: u32 = 0x9fa0;
+    #[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation, clippy::unnecessary_cast)]
+    let magic = found.f_type as u32;
+    magic == PROC
 }
 
 /// Whether the kernel holds its clock to be synchronised (`adjtimex(2)`, `STA_UNSYNC`).

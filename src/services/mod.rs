@@ -20,6 +20,7 @@ use crate::error::Result;
 pub mod affected;
 pub mod commands;
 pub mod discover;
+mod hold;
 pub mod outside;
 pub mod probe;
 pub mod systemd;
@@ -192,7 +193,7 @@ pub trait ServiceManager: Sync {
 /// The manager that the configuration chooses. Nothing is asked yet.
 pub fn manager(config: &Supervisor) -> Box<dyn ServiceManager> {
     match config {
-        Supervisor::Systemd => Box::new(systemd::Systemd),
+        Supervisor::Systemd => Box::new(systemd::Systemd::default()),
         Supervisor::Command(templates) => Box::new(commands::Commands::new(templates.clone())),
     }
 }

@@ -8,8 +8,10 @@
 //! **Invariant:** nothing here waits longer than its limit, and every program runs in the C locale.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::hold::Hold;
 use super::{Activity, Description, Patience, ServiceManager, UnitState};
 use crate::error::{Error, Result, Shown};
 use crate::fsys::child::{End, Ran, Run};
@@ -28,9 +30,18 @@ const STATE: &str = "--property=Id,LoadState,ActiveState,SubState,Result,Invocat
 
 const DESCRIPTION: &str = "--property=Id,LoadState,ActiveState,UnitFileState,Type,ExecStart,WorkingDirectory,RootDirectory,Environment,EnvironmentFiles,FragmentPath,DropInPaths";
 
+/// What is asked of units before an order: those that they are ordered behind, and those that keep them loaded.
+const RELATIONS: &str = "--property=After,WantedBy,RequiredBy,RequisiteOf,BoundBy,ConsistsOf,UpheldBy,TriggeredBy";
+/// The relations of which one is enough for a unit to stay loaded.
+const KEEPING: [&str; 7] =
+    ["WantedBy", "RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf", "UpheldBy", "TriggeredBy"];
+
 /// The system's own systemd.
-#[derive(Debug, Clone, Default)]
-pub struct Systemd;
+#[derive(Debug, Default)]
+pub struct Systemd {
+    /// What keeps the units of the last order loaded until this is dropped.
+    held: Mutex<Option<Hold>>,
+}
 
 impl Systemd {
     /// Runs `systemctl` and gives what it wrote; what it says of units it does not know is the caller's to read.
@@ -75,18 +86,24 @@ impl Systemd {
         if units.len() < 2 {
             return Ok(units.to_vec());
         }
-        let after = self.show("--property=After", units)?;
-        let after: Vec<Vec<&str>> =
-            after.iter().map(|block| value(block, "After").split_ascii_whitespace().collect()).collect();
-        Ok(sorted(units, |unit, other| after[unit].contains(&units[other].as_str())))
+        Ok(in_order(units, &self.show("--property=After", units)?))
     }
 
-    /// The same, with their failures forgotten; both are asked at once, since starting `systemctl` is what takes time.
-    fn prepared(&self, units: &[String]) -> Result<Vec<String>> {
-        std::thread::scope(|scope| {
+    /// The same, with their failures forgotten; both are asked at once, since starting `systemctl` is what takes time. Those
+    /// that systemd would forget are kept loaded from here on.
+    fn prepared(&self, units: &[String], patience: Patience<'_>) -> Result<Vec<String>> {
+        let shown = std::thread::scope(|scope| {
             scope.spawn(|| self.forget_failures(units));
-            self.ordered(units)
-        })
+            self.show(RELATIONS, units)
+        })?;
+        let is_kept = |block: &[(String, String)]| KEEPING.iter().any(|name| !value(block, name).is_empty());
+        let loose = units.iter().zip(&shown).filter(|(_, block)| !is_kept(block));
+        let loose: Vec<String> = loose.map(|(unit, _)| unit.clone()).collect();
+        if !loose.is_empty() {
+            let hold = Hold::on(&loose, patience.limit);
+            *self.held.lock().unwrap_or_else(PoisonError::into_inner) = hold;
+        }
+        Ok(in_order(units, &shown))
     }
 
     fn forget_failures(&self, units: &[String]) {
@@ -110,7 +127,7 @@ impl ServiceManager for Systemd {
     }
 
     fn start(&self, units: &[String], patience: Patience<'_>) -> Result<()> {
-        let units = self.prepared(units)?;
+        let units = self.prepared(units, patience)?;
         self.order("start", &units, patience)
     }
 
@@ -130,7 +147,7 @@ impl ServiceManager for Systemd {
     }
 
     fn restart(&self, units: &[String], patience: Patience<'_>) -> Result<()> {
-        let units = self.prepared(units)?;
+        let units = self.prepared(units, patience)?;
         self.order("restart", &units, patience)
     }
 
@@ -181,7 +198,7 @@ impl ServiceManager for Systemd {
 
 const NAME: &str = "systemd";
 
-fn run(command: &[String], patience: Patience<'_>) -> Result<Ran> {
+pub(super) fn run(command: &[String], patience: Patience<'_>) -> Result<Ran> {
     let Patience { limit, keep_on } = patience;
     let ran = Run { command, input: b"", environment: ENVIRONMENT, limit, keep_on }.wait();
     ran.map_err(|error| match error.is_io(std::io::ErrorKind::NotFound) {
@@ -323,6 +340,13 @@ fn meaning(code: i32) -> Option<&'static str> {
         226 => "cannot set up its namespaces",
         _ => return None,
     })
+}
+
+/// Units in the order of what was shown of them.
+fn in_order(units: &[String], shown: &[Vec<(String, String)>]) -> Vec<String> {
+    let after: Vec<Vec<&str>> =
+        shown.iter().map(|block| value(block, "After").split_ascii_whitespace().collect()).collect();
+    sorted(units, |unit, other| after[unit].contains(&units[other].as_str()))
 }
 
 /// Sorts so that whatever one comes after stands before it; a cycle is broken where it is met.

@@ -47,9 +47,6 @@ fn machine(settle: &str, last: &str) -> Result<Machine, Skipped> {
     let text = std::fs::read(format!("{}/deploy/{unit}", env!("CARGO_MANIFEST_DIR"))).expect("a unit");
     machine.file(format!("etc/systemd/system/{unit}"), text);
     link(&format!("../{unit}"), &format!("sysinit.target.wants/{unit}"));
-    // The boot id of a container is a mount below /proc, which these two cover: the unit would see that of the host.
-    let drop_in = format!("etc/systemd/system/{unit}.d/container.conf");
-    machine.file(drop_in, "[Service]\nProtectKernelTunables=no\nProtectControlGroups=no\n");
     Ok(machine)
 }
 

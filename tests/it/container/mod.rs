@@ -6,6 +6,7 @@ mod machine;
 mod package;
 mod releases;
 pub mod services;
+mod skipped;
 mod units;
 
 pub fn tests() -> Vec<libtest_mimic::Trial> {
@@ -16,6 +17,7 @@ pub fn tests() -> Vec<libtest_mimic::Trial> {
         package::tests(),
         releases::tests(),
         services::tests(),
+        skipped::tests(),
         units::tests(),
     ]
     .into_iter()
