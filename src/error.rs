@@ -10,6 +10,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::model::preflight::{Finding, reasons};
+
 /// A result of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -150,6 +152,14 @@ pub enum Error {
         /// What it said.
         problem: String,
     },
+    /// Services could not run after the switch, so it was not made.
+    #[error("{version} is not switched to, since its services could not run: {}", reasons(findings))]
+    Preflight {
+        /// The version that was asked for.
+        version: String,
+        /// What keeps them from running, and what the operator should know besides.
+        findings: Vec<Finding>,
+    },
     /// The user asked to stop.
     #[error("interrupted; nothing was changed")]
     Interrupted,
@@ -262,7 +272,7 @@ impl Error {
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Newer { .. } => ErrorKind::Newer,
             Self::NotFound { .. } | Self::NoSuchVersion { .. } => ErrorKind::NotFound,
-            Self::Refused { .. } => ErrorKind::Refused,
+            Self::Refused { .. } | Self::Preflight { .. } => ErrorKind::Refused,
             Self::NoSpace { .. } => ErrorKind::NoSpace,
             Self::Locked { .. } => ErrorKind::Locked,
             Self::NoStore { .. } | Self::UnsupportedFormat { .. } => ErrorKind::NoStore,
@@ -275,6 +285,9 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Refused { hint, .. } => hint.clone(),
+            Self::Preflight { version, .. } => {
+                Some(format!("nothing was changed; to switch without services: tope-store activate {version}"))
+            }
             Self::NoSuchVersion { near, .. } if !near.is_empty() => {
                 Some(format!("did you mean {}?", near.join(" or ")))
             }
@@ -326,6 +339,7 @@ impl Error {
             Self::Source { .. } => "source",
             Self::Index { .. } => "index",
             Self::Services { .. } => "services",
+            Self::Preflight { .. } => "preflight",
             _ => match self.kind() {
                 ErrorKind::Failed => "io",
                 ErrorKind::Usage => "usage",

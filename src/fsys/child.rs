@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,18 @@ pub struct Run<'a> {
     pub limit: Duration,
     /// Asked now and then; once it says no, the program is killed.
     pub keep_on: &'a dyn Fn() -> bool,
+}
+
+/// The paths at which [`Run`] looks for a program, the first one first: its own if it has a slash, else one in each
+/// directory of `PATH`, as `execvp(3)` has it.
+pub fn candidates(program: &str) -> Vec<PathBuf> {
+    if program.contains('/') {
+        return std::path::absolute(program).into_iter().collect();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    let absolute =
+        std::env::split_paths(&path).filter_map(|directory| std::path::absolute(directory.join(program)).ok());
+    absolute.collect()
 }
 
 /// How a program ended.
@@ -355,6 +368,13 @@ mod tests {
         let keep_on = || begun.elapsed() < Duration::from_millis(100);
         let run = Run { command: &command, input: b"", environment: &[], limit: LONG, keep_on: &keep_on };
         assert_eq!(run.wait().unwrap().end, End::BrokenOff);
+    }
+
+    #[test]
+    fn a_program_is_looked_for_where_it_is_found() {
+        assert_eq!(candidates("/no/such/program"), [PathBuf::from("/no/such/program")]);
+        assert_eq!(candidates("a/b"), [std::env::current_dir().unwrap().join("a/b")]);
+        assert!(candidates("sh").iter().any(|path| path.exists()), "{:?}", candidates("sh"));
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! - [`beneath`]: following symbolic links, but never out of a directory
 //! - [`identity`]: acting as the owner of a directory that is another user's
 //! - [`rooted`]: paths that never lead out of an image
+//! - [`foreseen`]: paths as they will lead after a switch
 //! - [`durable`]: the one place that replaces a file and makes it durable
 //! - [`lock`]: kernel locks and who holds them
 //! - [`remove`]: removal of whole trees, never across a mount
@@ -36,6 +37,7 @@ pub mod child;
 pub mod dir;
 pub mod durable;
 pub mod file;
+pub mod foreseen;
 pub mod held;
 pub mod identity;
 pub mod kernel;

@@ -43,6 +43,8 @@ pub struct Uses {
     pub kernel: Vec<KernelUse>,
     /// Processes that could not be inspected.
     pub hidden: usize,
+    /// Their numbers, as far as they have some.
+    pub hidden_pids: Vec<i32>,
 }
 
 impl Uses {
@@ -63,6 +65,8 @@ pub struct Processes {
     pub written: Vec<Hold>,
     /// Processes that could not be inspected.
     pub hidden: usize,
+    /// Their numbers, as far as they have some.
+    pub hidden_pids: Vec<i32>,
 }
 
 /// Finds the uses of everything below `directory` by processes and by the kernel, with the names directly in it.
@@ -73,20 +77,20 @@ pub struct Processes {
 ///
 /// As [`processes`] and [`kernel::uses_below`].
 pub fn uses_below(directory: &Path) -> Result<Uses> {
-    let Processes { uses, hidden, .. } = processes(&[directory], None)?;
+    let Processes { uses, hidden, hidden_pids, .. } = processes(&[directory], None)?;
     let kernel = kernel::uses_below(directory)?;
-    Ok(Uses { uses: uses.into_iter().next().unwrap_or_default(), kernel, hidden })
+    Ok(Uses { uses: uses.into_iter().next().unwrap_or_default(), kernel, hidden, hidden_pids })
 }
 
-/// The uses by processes alone, and how many could not be inspected. Those that are left when the time is over count as
-/// such.
+/// The uses by processes alone, how many could not be inspected, and their numbers. Those that are left when the time is over
+/// count as such.
 ///
 /// # Errors
 ///
 /// As [`processes`].
-pub fn processes_below(directory: &Path, limit: Option<Duration>) -> Result<(Vec<Use>, usize)> {
-    let Processes { uses, hidden, .. } = inspect_all(&[directory], None, &HashSet::new(), limit)?;
-    Ok((uses.into_iter().next().unwrap_or_default(), hidden))
+pub fn processes_below(directory: &Path, limit: Option<Duration>) -> Result<(Vec<Use>, usize, Vec<i32>)> {
+    let Processes { uses, hidden, hidden_pids, .. } = inspect_all(&[directory], None, &HashSet::new(), limit)?;
+    Ok((uses.into_iter().next().unwrap_or_default(), hidden, hidden_pids))
 }
 
 /// Looks at every process once: what each uses below these directories, and the inodes that it holds on `device`.
@@ -128,6 +132,7 @@ fn inspect_all(
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         if limit.is_some_and(|limit| start.elapsed() >= limit) {
             look.found.hidden += 1;
+            look.found.hidden_pids.push(pid);
             continue;
         }
         match look.inspect(pid, &process.path(), &mut buffer) {
@@ -135,7 +140,10 @@ fn inspect_all(
             Err(error) if is_gone(&error) => {}
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 // One that ended belongs to no user any longer, and hides nothing.
-                look.found.hidden += usize::from(process.path().join("stat").exists());
+                if process.path().join("stat").exists() {
+                    look.found.hidden += 1;
+                    look.found.hidden_pids.push(pid);
+                }
             }
             Err(error) => return Err(Error::io("inspect", process.path(), error)),
         }
@@ -369,7 +377,7 @@ mod tests {
         assert!(has(std::process::id(), "has open", true, "log"), "{found:?}");
         assert!(has(child.id(), "works in", false, "bin"), "{found:?}");
         assert!(found.uses.iter().all(|u| u.name.as_bytes() == b"v1"));
-        let (late, hidden) = processes_below(&top, Some(Duration::ZERO)).unwrap();
+        let (late, hidden, _) = processes_below(&top, Some(Duration::ZERO)).unwrap();
         assert!(late.is_empty() && hidden > 0, "what was not inspected in time is counted: {late:?}");
     }
 }

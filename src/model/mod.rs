@@ -12,6 +12,7 @@
 //! - [`switch`]: the last switch, and whether a failed check made it
 //! - [`anchor`]: an event of the history, named from outside it
 //! - [`diff`]: in what two versions differ
+//! - [`preflight`]: what keeps services from running after a switch
 //! - [`retention`]: which versions stay, which go, and why
 //! - [`notice`]: that a notice reached nobody
 //! - [`units`]: sizes and durations as people write them
@@ -31,6 +32,7 @@ pub mod marks;
 pub mod metadata;
 pub mod name;
 pub mod notice;
+pub mod preflight;
 pub mod retention;
 pub mod switch;
 pub mod tree;

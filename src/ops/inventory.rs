@@ -191,7 +191,8 @@ impl Inventory {
         self.hidden_processes = found.hidden as u64;
         self.holds = found.holds;
         let [uses, in_trash] = <[_; 2]>::try_from(found.uses).unwrap_or_default();
-        let mut uses = Uses { uses, kernel: kernel::uses_below(&path)?, hidden: found.hidden };
+        let kernel = kernel::uses_below(&path)?;
+        let mut uses = Uses { uses, kernel, hidden: found.hidden, hidden_pids: found.hidden_pids };
         for used in in_trash {
             uses.uses.extend(of_trashed(&used.name).map(|name| Use { name, ..used }));
         }

@@ -57,6 +57,8 @@ pub struct Report {
     pub processes: Vec<Process>,
     /// Processes that the caller may not inspect.
     pub hidden: usize,
+    /// Their numbers, as far as they have some.
+    pub hidden_pids: Vec<i32>,
 }
 
 /// Finds the processes.
@@ -79,7 +81,7 @@ pub fn who_within(store: &Store, which: Which, limit: Duration) -> Result<Report
 
 fn find(store: &Store, which: Which, limit: Option<Duration>) -> Result<Report> {
     let current = store.refs()?.read()?.version(Role::Current).cloned();
-    let (found, hidden) = process::processes_below(&store.versions().real_path()?, limit)?;
+    let (found, hidden, hidden_pids) = process::processes_below(&store.versions().real_path()?, limit)?;
     let mut users: BTreeMap<(i32, VersionName), Vec<Use>> = BTreeMap::new();
     for one in found {
         let name = std::str::from_utf8(one.name.as_bytes()).ok();
@@ -98,5 +100,5 @@ fn find(store: &Store, which: Which, limit: Option<Duration>) -> Result<Report> 
         uses,
     };
     let processes = users.into_iter().map(process).collect();
-    Ok(Report { current, processes, hidden })
+    Ok(Report { current, processes, hidden, hidden_pids })
 }

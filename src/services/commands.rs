@@ -119,6 +119,13 @@ impl ServiceManager for Commands {
         self.run_all("restart", &self.templates.restart, units, patience)
     }
 
+    fn programs(&self, unit: &str) -> Vec<(&'static str, String)> {
+        let Templates { start, stop, restart, status } = &self.templates;
+        let templates = [("start", start), ("stop", stop), ("restart", restart), ("status", status)];
+        let program = |template: &[String]| Templates::fill(template, unit).into_iter().next();
+        templates.into_iter().filter_map(|(verb, template)| Some((verb, program(template)?))).collect()
+    }
+
     fn log(&self, unit: &str, lines: usize) -> Vec<String> {
         let output = self.last(unit).output;
         output[output.len().saturating_sub(lines)..].to_vec()

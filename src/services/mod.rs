@@ -6,6 +6,7 @@
 //!
 //! - [`systemd`], [`commands`]: the managers
 //! - [`watch`](mod@watch): whether what was started comes up and stays up
+//! - [`definition`]: the files that define a unit of systemd, read without asking it
 //! - [`discover`]: which units run from the current version, and what of it they name
 //! - [`affected`](mod@affected): which units two versions differ for, and why
 //! - [`probe`]: asking a service whether it does its work
@@ -19,6 +20,7 @@ use crate::error::Result;
 
 pub mod affected;
 pub mod commands;
+pub mod definition;
 pub mod discover;
 mod hold;
 pub mod outside;
@@ -95,6 +97,43 @@ pub struct Description {
     pub in_use: bool,
     /// Absolute paths that it names: programs, arguments, directories, variables, and its own files.
     pub paths: Vec<PathBuf>,
+}
+
+/// Whether a manager can start a unit, as far as its definition goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Loadable {
+    /// It can.
+    #[default]
+    Yes,
+    /// It knows no such unit.
+    Missing,
+    /// It refuses the unit's definition.
+    Refused,
+    /// An operator forbade to start it.
+    Masked,
+}
+
+/// How a manager has a unit in memory.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Loaded {
+    /// The unit.
+    pub unit: String,
+    /// Whether it can be started.
+    pub loadable: Loadable,
+    /// Why not, in the manager's words; empty if it says nothing.
+    pub problem: String,
+    /// Whether the files that define it were changed since the manager read them.
+    pub outdated: bool,
+    /// The files that define it.
+    pub files: Vec<PathBuf>,
+    /// The programs that it starts with.
+    pub programs: Vec<String>,
+    /// The users and groups that it needs, each with the setting that names it.
+    pub accounts: Vec<(&'static str, String)>,
+    /// The units behind which it is ordered.
+    pub after: Vec<String>,
+    /// The units without which it cannot be started.
+    pub requires: Vec<String>,
 }
 
 /// How long something may take, and whether it is still wanted.
@@ -174,6 +213,20 @@ pub trait ServiceManager: Sync {
     /// The manager cannot be asked.
     fn describe(&self, _units: &[String]) -> Result<Vec<Description>> {
         Ok(Vec::new())
+    }
+
+    /// How the manager has these units in memory, in their order; nothing where it has no such thing.
+    ///
+    /// # Errors
+    ///
+    /// The manager cannot be asked.
+    fn loaded(&self, _units: &[String]) -> Result<Vec<Loaded>> {
+        Ok(Vec::new())
+    }
+
+    /// The programs that this manager runs itself to handle a unit, each with the key of the configuration that names it.
+    fn programs(&self, _unit: &str) -> Vec<(&'static str, String)> {
+        Vec::new()
     }
 
     /// The names of all units that could run a service; none where the manager has no list.

@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::definition::is_a_name;
 use super::hold::Hold;
-use super::{Activity, Description, Patience, ServiceManager, UnitState};
+use super::{Activity, Description, Loadable, Loaded, Patience, ServiceManager, UnitState};
 use crate::error::{Error, Result, Shown};
 use crate::fsys::child::{End, Ran, Run};
 
@@ -29,6 +30,8 @@ const ENVIRONMENT: &[(&str, &str)] =
 const STATE: &str = "--property=Id,LoadState,ActiveState,SubState,Result,InvocationID,NRestarts,ExecMainCode,ExecMainStatus,Job,Type,MainPID,ConditionResult,ConditionTimestampMonotonic";
 
 const DESCRIPTION: &str = "--property=Id,LoadState,ActiveState,UnitFileState,Type,ExecStart,WorkingDirectory,RootDirectory,Environment,EnvironmentFiles,FragmentPath,DropInPaths";
+
+const LOADED: &str = "--property=Id,LoadState,LoadError,NeedDaemonReload,FragmentPath,DropInPaths,ExecStart,User,Group,SupplementaryGroups,DynamicUser,After,Requires,Requisite,BindsTo";
 
 /// What is asked of units before an order: those that they are ordered behind, and those that keep them loaded.
 const RELATIONS: &str = "--property=After,WantedBy,RequiredBy,RequisiteOf,BoundBy,ConsistsOf,UpheldBy,TriggeredBy";
@@ -162,6 +165,11 @@ impl ServiceManager for Systemd {
     fn describe(&self, units: &[String]) -> Result<Vec<Description>> {
         let shown = self.show(DESCRIPTION, units)?;
         Ok(units.iter().zip(shown).map(|(unit, block)| description(unit, &block)).collect())
+    }
+
+    fn loaded(&self, units: &[String]) -> Result<Vec<Loaded>> {
+        let shown = self.show(LOADED, units)?;
+        Ok(units.iter().zip(shown).map(|(unit, block)| loaded(unit, &block)).collect())
     }
 
     fn all_units(&self) -> Result<Vec<String>> {
@@ -328,6 +336,41 @@ fn description(unit: &str, block: &[(String, String)]) -> Description {
     }
 }
 
+/// Reads from a unit's properties how it is loaded.
+fn loaded(unit: &str, block: &[(String, String)]) -> Loaded {
+    let get = |name| value(block, name);
+    let words = |name| get(name).split_ascii_whitespace().map(str::to_owned);
+    // The name of an error of the bus, and a sentence in quotation marks.
+    let sentence = get("LoadError").split_once('"').map_or("", |(_, rest)| rest.trim_end_matches('"'));
+    let loadable = match get("LoadState") {
+        "masked" => Loadable::Masked,
+        "not-found" => Loadable::Missing,
+        "bad-setting" | "error" => Loadable::Refused,
+        _ => Loadable::Yes,
+    };
+    let problem = match (loadable, sentence) {
+        (Loadable::Yes | Loadable::Missing, _) => String::new(),
+        (_, "") => get("LoadState").to_owned(),
+        (_, sentence) => Shown::text(sentence).to_string(),
+    };
+    let dynamic = get("DynamicUser") == "yes";
+    let one = [("User", get("User")), ("Group", get("Group"))];
+    let groups = get("SupplementaryGroups").split_ascii_whitespace().map(|group| ("SupplementaryGroups", group));
+    let accounts = one.into_iter().chain(groups).filter(|(_, name)| !dynamic && is_a_name(name));
+    let program = |part: &str| Some(part.split_once("path=")?.1.split(" ;").next()?.trim().to_owned());
+    Loaded {
+        unit: unit.to_owned(),
+        loadable,
+        problem,
+        outdated: get("NeedDaemonReload") == "yes",
+        files: words("FragmentPath").chain(words("DropInPaths")).map(PathBuf::from).collect(),
+        programs: get("ExecStart").split("{ ").filter_map(program).filter(|path| path.starts_with('/')).collect(),
+        accounts: accounts.map(|(key, name)| (key, name.to_owned())).collect(),
+        after: words("After").collect(),
+        requires: ["Requires", "Requisite", "BindsTo"].into_iter().flat_map(words).collect(),
+    }
+}
+
 /// What an exit code means where systemd or the shell's custom gives it a meaning (`systemd.exec(5)`).
 fn meaning(code: i32) -> Option<&'static str> {
     Some(match code {
@@ -429,6 +472,38 @@ mod tests {
         ];
         let paths = paths.map(PathBuf::from).into();
         assert_eq!(found, Description { unit: "a.service".into(), runs_on: true, in_use: true, paths });
+    }
+
+    #[test]
+    fn how_a_unit_is_loaded_is_read_from_its_properties() {
+        let text = "Id=a.service\nLoadState=bad-setting\nLoadError=org.freedesktop.systemd1.BadUnitSetting \"Unit a.service has a bad unit file setting.\"\nNeedDaemonReload=yes\nFragmentPath=/etc/systemd/system/a.service\nDropInPaths=/x/1.conf /x/2.conf\nExecStart={ path=/bin/a ; argv[]=/bin/a b ; ignore_errors=no } { path=/bin/b ; argv[]=/bin/b }\nUser=tope\nGroup=0\nSupplementaryGroups=video\nDynamicUser=no\nAfter=b.service c.target\nRequires=d.service\nBindsTo=e.service\n";
+        let own = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let expected = Loaded {
+            unit: "a.service".into(),
+            loadable: Loadable::Refused,
+            problem: "Unit a.service has a bad unit file setting.".into(),
+            outdated: true,
+            files: ["/etc/systemd/system/a.service", "/x/1.conf", "/x/2.conf"].map(PathBuf::from).into(),
+            programs: own(&["/bin/a", "/bin/b"]),
+            accounts: vec![("User", "tope".into()), ("SupplementaryGroups", "video".into())],
+            after: own(&["b.service", "c.target"]),
+            requires: own(&["d.service", "e.service"]),
+        };
+        assert_eq!(loaded("a.service", &blocks(text)[0]), expected);
+        let read = |text: &str| loaded("a.service", &blocks(text)[0]);
+        for (text, loadable, problem) in [
+            ("Id=a\nLoadState=loaded\nLoadError= \"\"", Loadable::Yes, ""),
+            ("Id=a\nLoadState=not-found\nLoadError=x \"Unit a.service not found.\"", Loadable::Missing, ""),
+            (
+                "Id=a\nLoadState=masked\nLoadError=x \"Unit a.service is masked.\"",
+                Loadable::Masked,
+                "Unit a.service is masked.",
+            ),
+            ("Id=a\nLoadState=error", Loadable::Refused, "error"),
+        ] {
+            assert_eq!((read(text).loadable, read(text).problem.as_str()), (loadable, problem), "{text}");
+        }
+        assert_eq!(read("Id=a\nUser=x\nDynamicUser=yes").accounts, []);
     }
 
     #[test]

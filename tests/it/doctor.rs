@@ -23,6 +23,13 @@ tests![
     it_works_read_only,
     it_works_for_a_user_who_owns_nothing,
     risky_mount_options_and_a_missing_reserve_are_told,
+    a_refused_configuration_is_found,
+    too_little_room_is_found,
+    what_switches_left_behind_is_found,
+    what_does_not_belong_into_a_version_is_found,
+    a_role_that_leads_to_a_name_without_v_is_found,
+    processes_of_another_version_and_those_that_write_are_found,
+    a_supervisor_that_does_not_answer_is_found,
 ];
 
 fn run(fixture: &Fixture, arguments: &[&str]) -> Ran {
@@ -36,10 +43,11 @@ fn doctor(fixture: &Fixture, arguments: &[&str], code: i32) -> Value {
     run(fixture, arguments).expect(code).json()
 }
 
-/// Kinds of findings.
+/// Kinds of findings, but for processes that nobody may inspect: which machine has some is not ours to say.
 fn kinds(document: &Value) -> Vec<String> {
     let all = document["findings"].as_array().unwrap().iter();
-    all.map(|finding| finding["kind"].as_str().unwrap().to_owned()).collect()
+    let kinds = all.map(|finding| finding["kind"].as_str().unwrap().to_owned());
+    kinds.filter(|kind| kind != "processes-hidden").collect()
 }
 
 fn sound(fixture: &Fixture) {
@@ -132,7 +140,7 @@ fn links_to_programs_are_found_and_mended() -> Outcome {
     symlink(fixture.path("versions/current/bin/gone"), bin.join("gone")).unwrap();
     std::fs::remove_file(fixture.path("services/web-server")).unwrap();
     std::fs::write(fixture.path("services/web-server"), "mine").unwrap();
-    let found: std::collections::BTreeSet<String> = kinds(&doctor(&fixture, &[], 0)).into_iter().collect();
+    let found: std::collections::BTreeSet<String> = kinds(&doctor(&fixture, &[], 1)).into_iter().collect();
     assert_eq!(found.into_iter().collect::<Vec<_>>(), ["link-foreign", "link-missing", "link-stale", "link-wrong"]);
     let document = doctor(&fixture, &["--fix"], 0);
     assert_eq!(kinds(&document), ["link-foreign"]);
@@ -156,7 +164,7 @@ fn writes_into_a_tree_are_named_by_version_and_path() -> Outcome {
             let text = |field: &str| finding[field].as_str().unwrap_or("-").to_owned();
             (text("kind"), text("version"), text("path"))
         })
-        .filter(|(kind, ..)| kind != "object")
+        .filter(|(kind, ..)| kind != "object" && kind != "processes-hidden")
         .collect();
     let expected = [("mode", "v1.0.0", "bin/device-api"), ("written", "v1.1.0", "bin/device-api")];
     assert_eq!(told, expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())), "{document:#}");
@@ -213,14 +221,14 @@ fn a_damaged_index_is_made_anew() -> Outcome {
     let fixture = releases(2);
     let index = fixture.path("store/index.db");
     std::fs::write(&index, vec![7; 9000]).unwrap();
-    assert_eq!(kinds(&doctor(&fixture, &[], 0)), ["index"]);
+    assert_eq!(kinds(&doctor(&fixture, &[], 1)), ["index"]);
     let document = doctor(&fixture, &["--fix"], 0);
     assert_eq!(document["fixed"], serde_json::json!(["made the index anew"]));
     // Rows that make sense and are wrong.
     let connection = rusqlite::Connection::open(&index).unwrap();
     connection.execute("UPDATE entries SET mode = 511 WHERE kind = 1", []).unwrap();
     drop(connection);
-    assert_eq!(kinds(&doctor(&fixture, &[], 0)), ["index"]);
+    assert_eq!(kinds(&doctor(&fixture, &[], 1)), ["index"]);
     let _document = doctor(&fixture, &["--fix"], 0);
     sound(&fixture);
     Ok(())
@@ -241,7 +249,7 @@ fn a_damaged_format_file_is_written_anew() -> Outcome {
         // What a newer build wrote is none of our business.
         let newer = String::from_utf8(before).unwrap().replace("\"base-1\"", "\"base-1\", \"moon\"");
         std::fs::write(&path, &newer).unwrap();
-        let document = doctor(&fixture, &["--fix"], 0);
+        let document = doctor(&fixture, &["--fix"], 1);
         assert_eq!(kinds(&document)[0], "format-unknown");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), newer);
     }
@@ -287,7 +295,7 @@ fn it_works_read_only() -> Outcome {
     fixture.config();
     image.unmount()?;
     image.mount(&["loop", "ro"])?;
-    let document = doctor(&fixture, &["--fix"], 0);
+    let document = doctor(&fixture, &["--fix"], 1);
     assert_eq!(kinds(&document), ["read-only"], "{document:#}");
     Ok(())
 }
@@ -297,7 +305,11 @@ fn it_works_for_a_user_who_owns_nothing() -> Outcome {
     let fixture = releases(2);
     let ran = run_as(&fixture, 12345, &["--json", "doctor", "--fix"])?.ok();
     let document = ran.json();
+    // Others' processes, of which it cannot tell what they use.
     assert_eq!(kinds(&document), Vec::<String>::new(), "{document:#}");
+    let hidden = finding(&document, "processes-hidden");
+    let what = hidden["what"].as_str().unwrap();
+    assert!(what.starts_with("processes that could not be inspected: 1 ("), "each by number and command: {what}");
     assert!(!document["not_done"].as_array().unwrap().is_empty(), "{document:#}");
     std::fs::remove_file(fixture.path("versions/v1.0.0/lib/lock")).unwrap();
     let ran = run_as(&fixture, 12345, &["--json", "doctor", "--fix"])?.expect(5);
@@ -311,9 +323,124 @@ fn risky_mount_options_and_a_missing_reserve_are_told() -> Outcome {
     image.mount(&["loop", "data=writeback", "nobarrier"])?;
     let fixture = with_releases(Fixture::in_dir(image.path("")), 1);
     std::fs::remove_file(fixture.path("store/reserve")).unwrap();
-    let document = doctor(&fixture, &[], 0);
+    let document = doctor(&fixture, &[], 1);
     assert_eq!(kinds(&document), ["mount-options", "mount-options", "reserve"], "{document:#}");
-    let document = doctor(&fixture, &["--fix"], 0);
+    let document = doctor(&fixture, &["--fix"], 1);
     assert_eq!(document["fixed"], serde_json::json!(["set the reserve aside"]));
+    Ok(())
+}
+
+/// The finding of a kind; what to do about it must be said.
+#[track_caller]
+fn finding(document: &Value, kind: &str) -> Value {
+    let all = document["findings"].as_array().unwrap();
+    let found = all.iter().find(|finding| finding["kind"] == kind).unwrap_or_else(|| panic!("no {kind}: {document:#}"));
+    assert!(found["remedy"].as_str().unwrap().len() > 10 && found["why"].as_str().unwrap().len() > 10, "{found}");
+    found.clone()
+}
+
+fn a_refused_configuration_is_found() -> Outcome {
+    let fixture = releases(1);
+    std::fs::write(fixture.config(), "[import]\nmin_fre = \"1MiB\"\n").unwrap();
+    let found = finding(&doctor(&fixture, &[], 1), "configuration");
+    assert!(found["what"].as_str().unwrap().contains("line 2, import.min_fre"), "{found}");
+    Ok(())
+}
+
+fn too_little_room_is_found() -> Outcome {
+    let fixture = releases(1);
+    std::fs::write(fixture.config(), "[import]\nmin_free = \"1000TiB\"\n").unwrap();
+    finding(&doctor(&fixture, &[], 1), "space");
+    Ok(())
+}
+
+fn what_switches_left_behind_is_found() -> Outcome {
+    let fixture = releases(2);
+    fixture.run(&["activate", "1.0.0"]).ok();
+    fixture.run(&["activate", "1.1.0"]).ok();
+    fixture.run(&["rollback"]).ok();
+    // The version that was left is bad, and somebody makes it current by hand.
+    std::fs::remove_file(fixture.path("versions/current")).unwrap();
+    symlink("v1.1.0", fixture.path("versions/current")).unwrap();
+    let found = finding(&doctor(&fixture, &[], 1), "current-bad");
+    assert_eq!(found["version"], "v1.1.0");
+    std::fs::write(fixture.path("store/trial"), "no trial").unwrap();
+    finding(&doctor(&fixture, &[], 1), "trial-unreadable");
+    Ok(())
+}
+
+fn what_does_not_belong_into_a_version_is_found() -> Outcome {
+    let fixture = releases(1);
+    tree::file(fixture.path("versions/v1.0.0/bin/stray"), "left here");
+    let found = finding(&doctor(&fixture, &[], 1), "superfluous");
+    assert_eq!((&found["version"], &found["path"]), (&"v1.0.0".into(), &"bin/stray".into()));
+    Ok(())
+}
+
+fn a_role_that_leads_to_a_name_without_v_is_found() -> Outcome {
+    let fixture = releases(1);
+    tree::release(fixture.path("versions/2.0.0"), 2);
+    for target in ["2.0.0", "./2.0.0/"] {
+        let _ = std::fs::remove_file(fixture.path("versions/current"));
+        symlink(target, fixture.path("versions/current")).unwrap();
+        let found = finding(&doctor(&fixture, &[], 5), "role-without-v");
+        assert_eq!(found["what"], "current leads to versions/2.0.0, and names of versions begin with v");
+    }
+    // The remedy, as it is printed.
+    std::fs::rename(fixture.path("versions/2.0.0"), fixture.path("versions/v2.0.0")).unwrap();
+    fixture.run(&["adopt", "v2.0.0"]).ok();
+    fixture.run(&["activate", "v2.0.0"]).ok();
+    sound(&fixture);
+    Ok(())
+}
+
+fn processes_of_another_version_and_those_that_write_are_found() -> Outcome {
+    let fixture = releases(2);
+    fixture.run(&["activate", "1.0.0"]).ok();
+    let reads = std::fs::File::open(fixture.path("versions/v1.0.0/bin/device-api")).unwrap();
+    let document = doctor(&fixture, &[], 0);
+    assert!(!kinds(&document).contains(&"service-stale".to_owned()), "it is current: {document:#}");
+    fixture.run(&["activate", "1.1.0"]).ok();
+    let found = finding(&doctor(&fixture, &[], 1), "service-stale");
+    let what = found["what"].as_str().unwrap();
+    assert!(what.contains(&format!("v1.0.0 is used while v1.1.0 is current, by {} (", std::process::id())), "{what}");
+    drop(reads);
+    // A directory that somebody stands in is no service.
+    let mut stands =
+        std::process::Command::new("sleep").arg("1000").current_dir(fixture.path("versions/v1.0.0")).spawn().unwrap();
+    let document = doctor(&fixture, &[], 0);
+    finding(&document, "process-stale");
+    stands.kill().unwrap();
+    stands.wait().unwrap();
+    if needs_root().is_ok() {
+        let path = fixture.path("versions/v1.1.0/bin/device-api");
+        let writes = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        let found = finding(&doctor(&fixture, &[], 1), "being-written");
+        assert_eq!((&found["version"], &found["path"]), (&"v1.1.0".into(), &"bin/device-api".into()));
+        drop(writes);
+    }
+    sound(&fixture);
+    Ok(())
+}
+
+fn a_supervisor_that_does_not_answer_is_found() -> Outcome {
+    let fixture = releases(1);
+    let verbs = ["start", "stop", "restart", "status"];
+    let templates = verbs.map(|verb| format!("{verb} = [\"/no/such/control\", \"{{unit}}\"]\n")).concat();
+    let config = format!("[supervisor]\nkind = \"command\"\n{templates}[[service]]\nunit = \"api\"\n");
+    std::fs::write(fixture.config(), config).unwrap();
+    let document = doctor(&fixture, &[], 1);
+    finding(&document, "supervisor-unanswered");
+    finding(&document, "supervisor-command");
+    // Nothing that this machine lacks is advised.
+    assert!(
+        !document.to_string().contains("systemctl") && !document.to_string().contains("journalctl"),
+        "{document:#}"
+    );
+    // Where nothing is configured and no systemd runs, there is nothing to ask.
+    if !Path::new("/run/systemd/system").exists() {
+        std::fs::write(fixture.config(), "").unwrap();
+        sound(&fixture);
+    }
     Ok(())
 }

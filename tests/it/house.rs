@@ -150,9 +150,13 @@ fn the_example_configuration_is_read_with_and_without_its_commented_keys() -> Ou
     let text = read("deploy/config.toml.example");
     let config = Config::parse(&text).expect("the example as it stands");
     assert_eq!((config.services.len(), config.supervisor), (1, Supervisor::Systemd));
+    // As it stands it names no program that a device need not have.
+    let service = &config.services[0];
+    assert_eq!((&service.http, &service.command, &config.notify), (&None, &None, &Vec::new()));
     assert_eq!(config.retention.keep_last, Some(5));
-    let commented =
-        |line: &str| line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()));
+    let commented = |line: &str| {
+        line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '['))
+    };
     let whole: String = text
         .lines()
         .map(|line| if commented(line) { &line[1..] } else { line })
@@ -160,6 +164,7 @@ fn the_example_configuration_is_read_with_and_without_its_commented_keys() -> Ou
     let whole = whole.replace("kind = \"systemd\"", "kind = \"command\"");
     let config = Config::parse(&whole).expect("the example with every key");
     assert!(matches!(config.supervisor, Supervisor::Command(_)));
+    assert!(config.services[0].http.is_some() && config.services[0].command.is_some() && !config.notify.is_empty());
     assert_eq!((config.retention.keep_daily, config.retention.keep_minor), (Some(7), Some(1)));
     Ok(())
 }

@@ -40,6 +40,7 @@ mod newer;
 mod note;
 mod notify;
 mod pin;
+mod preflight;
 mod readme;
 mod real;
 mod remove;
@@ -98,6 +99,7 @@ fn main() -> std::process::ExitCode {
         note::tests(),
         notify::tests(),
         pin::tests(),
+        preflight::tests(),
         readme::tests(),
         real::tests(),
         remove::tests(),

@@ -38,7 +38,7 @@ fn is_newer(fixture: &Fixture) {
         assert_eq!((&problem["kind"], &problem["damage"]), (&"newer".into(), &false.into()), "{verified:#}");
         assert_eq!(verified["ok"], true);
     }
-    let doctor = with_code(fixture, &["doctor", "--fix"], 0);
+    let doctor = with_code(fixture, &["doctor", "--fix"], 1);
     let kinds = doctor["findings"].as_array().unwrap().iter().map(|finding| &finding["kind"]);
     assert!(kinds.clone().any(|kind| kind == "newer") && !kinds.clone().any(|kind| kind == "manifest"), "{doctor:#}");
     for refused in [&["gc", "--keep-last", "1"][..], &["remove", "1.1.0"], &["remove", "1.0.0"]] {

@@ -64,13 +64,17 @@ fn the_installation_on_a_device_works_as_pasted() -> Outcome {
     needs_program("unshare")?;
     let fixture = Fixture::bare();
     let witness = fixture.beside("asked");
-    tree::program(fixture.beside("bin/systemctl"), format!("#!/bin/sh\necho \"$@\" >>{}\n", witness.display()));
+    for asked in ["systemctl", "useradd"] {
+        let text = format!("#!/bin/sh\necho {asked} \"$@\" >>{}\n", witness.display());
+        tree::program(fixture.beside("bin").join(asked), text);
+    }
+    tree::program(fixture.beside("build/bin/device-api"), "#!/bin/sh\n");
     let script = format!(
-        "mount -t tmpfs none /etc; mount -t tmpfs none /opt; mkdir /etc/systemd; PATH={}:$PATH; unset TOPE_CONFIG; cd {}; {}
-        tope-store --json list; cat /etc/systemd/system/device-api.service",
+        "mount -t tmpfs none /etc; mount -t tmpfs none /opt; mount -t tmpfs none /usr/local/bin; mkdir /etc/systemd; PATH={}:$PATH; unset TOPE_CONFIG; cd {}; {}
+        test -x /usr/local/bin/device-api; tope-store --json list; cat /etc/systemd/system/device-api.service",
         fixture.beside("bin").display(),
         env!("CARGO_MANIFEST_DIR"),
-        readme::block("device")
+        readme::block("device").replace("/path/to/build", &fixture.beside("build").display().to_string())
     );
     if !matches!(shell(&fixture, "unshare --mount mount -t tmpfs none /opt").status(), Ok(status) if status.success()) {
         return Err(crate::support::Skipped("needs mount namespaces".into()));
@@ -80,7 +84,7 @@ fn the_installation_on_a_device_works_as_pasted() -> Outcome {
     assert!(ran.stdout.contains("[Service]"), "{ran:#?}");
     assert_eq!(
         std::fs::read_to_string(witness).expect("systemd was asked"),
-        "daemon-reload\nenable --now device-api\n"
+        "useradd --system tope\nsystemctl daemon-reload\nsystemctl enable --now device-api\n"
     );
     Ok(())
 }

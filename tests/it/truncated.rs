@@ -109,7 +109,9 @@ fn kind(fixture: &Fixture, arguments: &[&str], code: i32) -> Value {
 }
 
 fn kinds(document: &Value) -> Vec<&str> {
-    document["findings"].as_array().unwrap().iter().filter_map(|finding| finding["kind"].as_str()).collect()
+    let kinds = document["findings"].as_array().unwrap().iter().filter_map(|finding| finding["kind"].as_str());
+    // Whether there are processes that nobody may inspect is the machine's to say.
+    kinds.filter(|kind| *kind != "processes-hidden").collect()
 }
 
 /// Whoever forgets, imports or switches forward refuses; readers say it; a rollback switches, and hides nothing.
@@ -208,13 +210,13 @@ fn a_head_that_is_missing_or_damaged_is_made_again() -> Outcome {
     let fixture = store();
     let head = fixture.path("store/head");
     std::fs::remove_file(&head).unwrap();
-    assert_eq!(kinds(&fixture.json(&["doctor"])), ["history-head"]);
+    assert_eq!(kinds(&fixture.run(&["--json", "doctor"]).expect(1).json()), ["history-head"]);
     fixture.run(&["pin", "1.2.0"]).ok();
     assert!(!head.exists(), "no append makes one");
     let fixed = fixture.json(&["doctor", "--fix"]);
     assert_eq!((kinds(&fixed), &fixed["fixed"][0]), (vec![], &"made the head of the history".into()));
     std::fs::write(&head, [0; 512]).unwrap();
-    assert_eq!(kinds(&fixture.json(&["doctor"])), ["history-head"]);
+    assert_eq!(kinds(&fixture.run(&["--json", "doctor"]).expect(1).json()), ["history-head"]);
     fixture.run(&["unpin", "1.2.0"]).ok();
     assert_eq!(kinds(&fixture.json(&["doctor"])), Vec::<&str>::new());
     checker::look(&fixture.root()).settled("made again");

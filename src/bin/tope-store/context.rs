@@ -23,6 +23,7 @@ use crate::render::progress::Progress;
 pub struct Context {
     global: Global,
     config: Config,
+    refused_configuration: Option<String>,
     interrupted: Arc<AtomicBool>,
 }
 
@@ -48,10 +49,14 @@ impl Context {
         if !global.lock_timeout.is_finite() || !(0.0..=1e9).contains(&global.lock_timeout) {
             return Err(Error::Usage("--lock-timeout takes a number of seconds, 0 or more".into()));
         }
-        let mut context = Self { global: global.clone(), config: Config::default(), interrupted };
+        let mut context =
+            Self { global: global.clone(), config: Config::default(), refused_configuration: None, interrupted };
         match configuration(global) {
             Ok(config) => context.config = config,
-            Err(error) if fire_exit => context.warn(format_args!("{}; going on without it", chain(&error))),
+            Err(error) if fire_exit => {
+                context.warn(format_args!("{}; going on without it", chain(&error)));
+                context.refused_configuration = Some(chain(&error));
+            }
             Err(error) => return Err(error),
         }
         Ok(context)
@@ -60,6 +65,11 @@ impl Context {
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Why the configuration was refused, if it was.
+    pub fn refused_configuration(&self) -> Option<&str> {
+        self.refused_configuration.as_deref()
     }
 
     /// Arguments that every command takes.
@@ -230,6 +240,12 @@ pub fn fail_early(global: &Global, error: &Error) -> Exit {
         let (style, reset) = (anstyle::AnsiColor::Red.on_default().bold(), anstyle::Reset);
         let mut out = anstream::stderr();
         let _ = writeln!(out, "{style}error{reset}: {}", chain(error));
+        if let Error::Preflight { findings, .. } = error {
+            for finding in findings {
+                let _ =
+                    writeln!(out, "  {:<6} {}\n         mend: {}", finding.severity.name(), finding, finding.remedy);
+            }
+        }
         if let Some(hint) = error.hint() {
             let _ = writeln!(out, "  {hint}");
         }

@@ -32,6 +32,15 @@ fn unsuitable(name: &EntryName) -> Finding {
     .remedy(MadeByHand::way_out(name))
 }
 
+/// A directory of versions/ that a link leads to and that would be a version if its name began with v: both names.
+fn without_v(store: &Store, target: &[u8]) -> Option<(String, String)> {
+    let target = std::str::from_utf8(target).ok()?.trim_end_matches('/');
+    let name = target.rsplit('/').next()?;
+    let meant = name.parse::<crate::model::VersionName>().ok().filter(|meant| meant.as_str() != name)?;
+    let found = store.versions().try_stat(name).ok().flatten()?;
+    (found.kind == crate::fsys::Kind::Directory).then(|| (name.to_owned(), meant.to_string()))
+}
+
 fn of_role(store: &Store, survey: &Survey, role: Role) -> Result<Option<Finding>> {
     let recorded = survey.marks.roles.get(&role).filter(|_| survey.history.is_trustworthy());
     let there = |name: &&crate::model::VersionName| store.has_tree(name).unwrap_or(false);
@@ -57,6 +66,15 @@ fn of_role(store: &Store, survey: &Survey, role: Role) -> Result<Option<Finding>
             .map(|recorded| damaged("role-missing", format!("{role} is gone; it led to {recorded}"))),
         RoleLink::Dangling { target } => {
             Some(damaged("role-dangling", format!("{role} leads to {}, which is not there", Shown::bytes(target))))
+        }
+        RoleLink::Foreign { target } if without_v(store, target).is_some() => {
+            let (found, meant) = without_v(store, target).unwrap_or_default();
+            let what = format!("{role} leads to versions/{found}, and names of versions begin with v");
+            let finding = damaged("role-without-v", what);
+            let finding = Finding { fixable: false, ..finding };
+            Some(finding.remedy(format!(
+                "mv versions/{found} versions/{meant}, then: tope-store adopt {meant}; tope-store activate {meant}"
+            )))
         }
         RoleLink::Foreign { target } => {
             Some(damaged("role-foreign", format!("{role} leads to {}, which is no version", Shown::bytes(target))))

@@ -1,7 +1,7 @@
 //! The troubleshooting chapter, automated: what is wrong, why it matters, and the command that mends it.
 //!
-//! Looks at links, trees, manifests, the history, the index, the file system and the services, each in a family of its
-//! own. Works with whatever part of the store damaged, on a full disk, on a read-only mount and for every user: what
+//! Looks at links, trees, manifests, the history, the index, the file system, the configuration, the state of switches,
+//! processes and services, each in a family of its own. Works with whatever part of the store damaged, on a full disk, on a read-only mount and for every user: what
 //! cannot be looked at is said and stops nothing. It measures instead of guessing: links, clones and attributes are
 //! tried in staging.
 //!
@@ -12,12 +12,15 @@ mod fix;
 mod history;
 mod index;
 mod links;
+mod processes;
 mod services;
+mod state;
 mod storage;
 mod trees;
 
 use std::path::PathBuf;
 
+use crate::config::Service;
 use crate::error::{Error, Refusal, Result, chain};
 use crate::model::VersionName;
 use crate::observe::Observer;
@@ -31,10 +34,23 @@ pub struct Options<'a> {
     pub bin_dir: PathBuf,
     /// Bytes that imports keep free.
     pub min_free: u64,
-    /// Who runs services, and which; none where it cannot be asked.
-    pub services: Option<(&'a dyn ServiceManager, Vec<String>)>,
+    /// Who runs services, and which; none where they run nowhere, as those of an image.
+    pub services: Option<Asked<'a>>,
+    /// Why the configuration was refused, if it was.
+    pub refused_configuration: Option<String>,
     /// Whether what can be mended safely is.
     pub fix: bool,
+}
+
+/// Services that are looked at.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// Who starts and stops them.
+    pub manager: &'a dyn ServiceManager,
+    /// Those that are configured; where none is, they are found by what they run.
+    pub configured: &'a [Service],
+    /// The command of `[notify]`; empty if there is none.
+    pub notify: &'a [String],
 }
 
 /// How much a finding matters.
@@ -129,7 +145,12 @@ pub struct Report {
 impl Report {
     /// Whether nothing is lost or wrong.
     pub fn ok(&self) -> bool {
-        !self.findings.iter().any(|finding| finding.severity == Severity::Damage)
+        self.worst() != Some(Severity::Damage)
+    }
+
+    /// How much the gravest finding matters; `None` if nothing was found.
+    pub fn worst(&self) -> Option<Severity> {
+        self.findings.iter().map(|finding| finding.severity).min()
     }
 }
 
@@ -184,6 +205,9 @@ const FAMILIES: &[(&str, Family)] = &[
     ("the trees", trees::examine),
     ("the index", index::examine),
     ("the file system", storage::examine),
+    ("the configuration", state::configuration),
+    ("the state", state::examine),
+    ("the processes", processes::examine),
     ("the services", services::examine),
 ];
 

@@ -16,6 +16,9 @@ type Place = (Vec<u8>, String);
 /// The way out where this binary is too old.
 const TOO_OLD: &str = "use the tope-store that wrote it, or a newer one";
 
+/// The kind of a name that does not belong into a version.
+const UNEXPECTED: &str = "unexpected";
+
 /// Most paths of one kind that are named.
 const MOST_NAMED: usize = 3;
 
@@ -31,7 +34,7 @@ pub(super) fn examine(store: &Store, _: &Options<'_>, report: &mut Report, obser
         }
     };
     let mut grouped: BTreeMap<(Option<VersionName>, String), Vec<Place>> = BTreeMap::new();
-    let concerns = |finding: &verify::Finding| finding.damage || finding.kind == NEWER;
+    let concerns = |finding: &verify::Finding| finding.damage || finding.kind == NEWER || finding.kind == UNEXPECTED;
     let findings = checked.findings.into_iter().filter(concerns);
     // What is wrong with links and history has families of its own.
     for finding in findings.filter(|finding| !matches!(finding.kind.as_str(), "history" | "link")) {
@@ -72,6 +75,12 @@ fn of_kind(version: Option<&VersionName>, kind: &str, places: &[Place]) -> Findi
             "it cannot be verified, activated after a check, or imported again, and gc refuses to remove anything";
         let finding = Finding::new(NEWER, Severity::Trouble, what, why).of(version);
         return finding.at(format!("store/manifests/{version}")).remedy(TOO_OLD);
+    }
+    if let (UNEXPECTED, Some(version), [(path, _), ..]) = (kind, version, places) {
+        let why = "something wrote into a release; a service may load it, and another version does not have it";
+        let finding = Finding::new("superfluous", Severity::Trouble, what, why).of(version).at(path.clone());
+        return finding
+            .remedy("see what wrote it, then remove it; what a service writes is declared as private or shared");
     }
     let (kind, why) = match kind {
         "mode" => ("mode", "programs may not start, or files be writable that must not be"),

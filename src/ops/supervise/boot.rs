@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use super::ledger::degraded;
 use super::levels::{Levels, step_back};
-use super::units::{Order, Units, known};
+use super::readiness::warn_unready;
+use super::units::{Order, Units, known, leave_absent};
 use super::{Report, Supervision, new_trial};
 use crate::config::Service;
 use crate::error::{Result, chain};
@@ -249,7 +250,7 @@ fn judge(
             return drop_trial(store, &refs.lock(store.settings().lock_timeout)?, "it is not what is current");
         }
     }
-    let (services, _) = known(store, supervision, None)?;
+    let (services, _) = leave_absent(store, supervision, known(store, supervision)?, &|_| false);
     let started = to_be_up(&trial, &services, supervision);
     (supervision.say)(&format!("watching {}", trial.current));
     // In another boot everything was started anew; in the same one nobody knows what was restarted already.
@@ -260,5 +261,7 @@ fn judge(
     let mut levels = Levels::new(store, units, trial);
     levels.take_over()?;
     let ended = levels.run(order, Touched::in_doubt(started), None)?;
-    Ok(Checked::Judged(Box::new(ended.report(store, before, start))))
+    let report = ended.report(store, before, start);
+    let preflight = warn_unready(store, supervision, warnings);
+    Ok(Checked::Judged(Box::new(Report { preflight, ..report })))
 }

@@ -60,6 +60,7 @@ impl Ended {
             attempts: self.attempts,
             marked_bad: self.marked_bad,
             same_check: self.same_check,
+            preflight: Vec::new(),
             external_changes: Vec::new(),
             warnings: Vec::new(),
             elapsed: start.elapsed(),

@@ -26,6 +26,7 @@
 mod boot;
 mod ledger;
 mod levels;
+mod readiness;
 mod units;
 
 use std::cell::RefCell;
@@ -40,6 +41,7 @@ use crate::fsys::process;
 use crate::history::History;
 use crate::model::event::Evidence;
 use crate::model::lenient::{Unknown, Word};
+use crate::model::preflight::Finding;
 use crate::model::trial::{Begun, Restart};
 use crate::model::{Digest, Role, Selector, Trial, VersionName};
 use crate::observe::Observer;
@@ -52,7 +54,8 @@ pub use boot::{Boot, Checked, boot_check};
 pub use levels::outside;
 
 use levels::Levels;
-use units::{Order, Units, known};
+use readiness::{or_unready, refuse_unready, warn_unready};
+use units::{Order, Units, known, leave_absent};
 
 /// How services are handled.
 pub struct Supervision<'a> {
@@ -60,6 +63,8 @@ pub struct Supervision<'a> {
     pub manager: &'a dyn ServiceManager,
     /// Those that are configured; where none is, they are found by what they run.
     pub configured: &'a [Service],
+    /// The command that is told of what happens; empty if there is none.
+    pub notify: &'a [String],
     /// Which are restarted.
     pub restart: Restart,
     /// Told each step in a sentence, as it is taken.
@@ -137,6 +142,8 @@ pub struct Report {
     pub marked_bad: Option<VersionName>,
     /// The check that failed on more than one version, if so: the fault is probably outside the release.
     pub same_check: Option<String>,
+    /// What the preflight found and did not refuse.
+    pub preflight: Vec<Finding>,
     /// Links that somebody else had changed since the last record.
     pub external_changes: Vec<String>,
     /// What the user should know.
@@ -149,7 +156,12 @@ pub struct Report {
 ///
 /// # Errors
 ///
-/// As [`activate`](forward::activate()), with nothing changed. Also, once the switch was made:
+/// As [`activate`](forward::activate()), with nothing changed; so are these:
+///
+/// - [`Error::Preflight`] if services could not run after the switch;
+/// - [`Error::Services`] if the manager cannot be asked.
+///
+/// Also, once the switch was made:
 ///
 /// - [`Error::Refused`] (superseded) if somebody else switched meanwhile: that stands;
 /// - [`Error::Interrupted`]: the version stays current and on trial.
@@ -165,12 +177,12 @@ pub fn activate(
     let activation = forward::Activation::new(store, selector, options, &warnings)?;
     activation.check()?;
     let (from, target) = (activation.from().cloned(), activation.target.clone());
-    let (services, before) = known(store, supervision, Some(&target))?;
+    let known = known(store, supervision).map_err(|error| or_unready(store, supervision, &target, error))?;
     let mut restarted = match (supervision.restart, activation.is_current()) {
-        (Restart::All, _) => Touched::in_doubt(all(&services, "all are to be restarted")),
-        (Restart::Changed, true) => Touched::in_doubt(stale(store, &services)?),
+        (Restart::All, _) => Touched::in_doubt(all(&known.0, "all are to be restarted")),
+        (Restart::Changed, true) => Touched::in_doubt(stale(store, &known.0)?),
         (Restart::Changed, false) => {
-            affected(store, supervision.manager, &services, from.as_ref(), &target)?.only_affected()
+            affected(store, supervision.manager, &known.0, from.as_ref(), &target)?.only_affected()
         }
     };
     restarted.doubt.iter().for_each(|doubt| warnings.warn(doubt));
@@ -179,6 +191,8 @@ pub fn activate(
         let digest = activation.digest;
         return Ok(unchanged(store, target, digest, warnings.finish(), start));
     }
+    let ((services, before), preflight) =
+        refuse_unready(store, supervision, known, &restarted.units, &target, &warnings)?;
     let trial = new_trial(store, Begun::Activation, supervision, (&target, activation.digest), from.as_ref());
     let units = Units { supervision, services, observer, warnings: &warnings };
     let mut levels = Levels::new(store, units, trial);
@@ -198,7 +212,7 @@ pub fn activate(
     (supervision.say)(&forward::sentence(&switched));
     let ended = levels.run(Order::Restart, restarted, Some(before))?;
     let report = ended.report(store, (from, target, activation.digest), start);
-    Ok(Report { external_changes: switched.external_changes, warnings: warnings.finish(), ..report })
+    Ok(Report { preflight, external_changes: switched.external_changes, warnings: warnings.finish(), ..report })
 }
 
 /// Switches `current` back, restarts services, and watches them. Where no trial can be written (a full disk), the switch
@@ -216,10 +230,11 @@ pub fn rollback(
     let start = Instant::now();
     let warnings = Warnings::new(observer);
     // A manager that cannot be asked must not stand in the way of going back.
-    let (services, _) = known(store, supervision, None).unwrap_or_else(|error| {
+    let known = known(store, supervision).unwrap_or_else(|error| {
         warnings.warn(&format!("services are not known: {}", chain(&error)));
         (Vec::new(), Vec::new())
     });
+    let (services, _) = leave_absent(store, supervision, known, &|_| false);
     let from = store.refs()?.read()?.version(Role::Current).cloned();
     let units = Units { supervision, services, observer, warnings: &warnings };
     let (stopped, expected) = stop_before(store, options, &units, from.as_ref());
@@ -260,7 +275,15 @@ pub fn rollback(
     let ended = levels.run(Order::Restart, restarted, None)?;
     let marked_bad = switched.from.clone().filter(|_| switched.marked_bad);
     let report = ended.report(store, (from, switched.to, switched.digest), start);
-    Ok(Report { marked_bad, external_changes: switched.external_changes, warnings: warnings.finish(), ..report })
+    // Behind the switch and the watch, which it must not delay.
+    let preflight = warn_unready(store, supervision, &warnings);
+    Ok(Report {
+        marked_bad,
+        preflight,
+        external_changes: switched.external_changes,
+        warnings: warnings.finish(),
+        ..report
+    })
 }
 
 /// What a switch back between these versions restarts. In doubt that is everything.
@@ -383,6 +406,7 @@ fn unchanged(
         attempts: Vec::new(),
         marked_bad: None,
         same_check: None,
+        preflight: Vec::new(),
         external_changes: Vec::new(),
         warnings,
         elapsed: start.elapsed(),

@@ -7,10 +7,11 @@
 use std::time::Duration;
 
 use super::Supervision;
-use crate::config::{Service, UnitName};
-use crate::error::{Error, Result, chain};
-use crate::model::{Role, VersionName};
+use crate::config::Service;
+use crate::error::{Result, chain};
+use crate::model::Role;
 use crate::observe::Observer;
+use crate::ops::preflight;
 use crate::ops::switching::Warnings;
 use crate::services::affected::Affected;
 use crate::services::{Activity, Patience, ServiceManager, UnitState, discover};
@@ -98,41 +99,20 @@ impl<'a> Units<'a> {
     }
 }
 
-/// The services that can be started, and how they run; fails early where the manager cannot be asked.
-///
-/// A unit that is masked is left alone. So is one that nobody knows, unless it can be said before a switch to `target`.
+/// The services, and how they run, without those that are masked: they are left alone.
 ///
 /// # Errors
 ///
-/// The manager cannot be asked; there is no such unit, and `target` brings none.
-pub(super) fn known(
-    store: &Store,
-    supervision: &Supervision<'_>,
-    target: Option<&VersionName>,
-) -> Result<(Vec<Service>, Vec<UnitState>)> {
+/// The manager cannot be asked.
+pub(super) fn known(store: &Store, supervision: &Supervision<'_>) -> Result<(Vec<Service>, Vec<UnitState>)> {
     let manager = supervision.manager;
     let services = discover::services(manager, supervision.configured, store.layout())?;
     let units: Vec<String> = services.iter().map(|service| service.unit.clone()).collect();
     let states = if units.is_empty() { Vec::new() } else { manager.states(&units)? };
     let mut known = (Vec::new(), Vec::new());
     for (service, state) in services.into_iter().zip(states) {
-        let unit = &service.unit;
-        let absent = match state.detail.as_str() {
-            "not-found" => format!("there is no {unit}"),
-            why => format!("{unit} cannot be loaded ({why})"),
-        };
-        match (state.activity, target) {
-            (Activity::Masked, _) => (supervision.say)(&format!("{unit} is masked, and left alone")),
-            (Activity::Absent, Some(target)) if !is_defined(store, Some(target), unit) => {
-                let problem = format!(
-                    "{absent}, and no file of it is in {target}: put the unit right, or take it out of the configuration; \
-                     nothing was switched"
-                );
-                return Err(Error::Services { manager: manager.name(), problem });
-            }
-            (Activity::Absent, None) if !is_defined(store, None, unit) => {
-                (supervision.say)(&format!("{absent}; it is left alone"));
-            }
+        match state.activity {
+            Activity::Masked => (supervision.say)(&format!("{} is masked, and left alone", service.unit)),
             _ => {
                 known.0.push(service);
                 known.1.push(state);
@@ -142,18 +122,32 @@ pub(super) fn known(
     Ok(known)
 }
 
-/// Whether one of the versions that may run has a file that defines this unit. In doubt it has.
-fn is_defined(store: &Store, target: Option<&VersionName>, unit: &str) -> bool {
-    let Ok(roles) = store.refs().and_then(|refs| refs.read()) else { return true };
-    let files = UnitName::of(unit).files();
-    let mut versions = target.into_iter().chain(Role::ALL.into_iter().filter_map(|role| roles.version(role)));
-    versions.any(|version| {
-        let Ok(Some(manifest)) = store.manifest(version) else { return true };
-        let mut found = false;
-        let walked = manifest.trees.walk(manifest.root, |path, _| {
-            found |= path.last().is_some_and(|last| files.iter().any(|file| file.as_bytes() == last));
-            Ok::<(), std::convert::Infallible>(())
-        });
-        found || walked.is_err()
-    })
+/// Takes out the services that the manager cannot load and that no version brings along, but for those that are `kept`: an
+/// order that names one of them would be refused for all.
+pub(super) fn leave_absent(
+    store: &Store,
+    supervision: &Supervision<'_>,
+    (services, states): (Vec<Service>, Vec<UnitState>),
+    kept: &dyn Fn(&str) -> bool,
+) -> (Vec<Service>, Vec<UnitState>) {
+    let roles = store.refs().and_then(|refs| refs.read());
+    let is_brought = |unit: &str| match &roles {
+        Ok(roles) => Role::ALL
+            .into_iter()
+            .filter_map(|role| roles.version(role))
+            .any(|version| preflight::comes_with(store, version, unit)),
+        Err(_) => true,
+    };
+    let left = |unit: &str, state: &UnitState| {
+        let absent = state.activity == Activity::Absent && !kept(unit) && !is_brought(unit);
+        if absent {
+            let why = match state.detail.as_str() {
+                "not-found" => format!("there is no {unit}"),
+                why => format!("{unit} cannot be loaded ({why})"),
+            };
+            (supervision.say)(&format!("{why}; it is left alone"));
+        }
+        absent
+    };
+    services.into_iter().zip(states).filter(|(service, state)| !left(&service.unit, state)).unzip()
 }

@@ -4,6 +4,7 @@ mod definitions;
 mod guide;
 mod machine;
 mod package;
+mod preflight;
 mod releases;
 pub mod services;
 mod skipped;
@@ -15,6 +16,7 @@ pub fn tests() -> Vec<libtest_mimic::Trial> {
         guide::tests(),
         machine::tests(),
         package::tests(),
+        preflight::tests(),
         releases::tests(),
         services::tests(),
         skipped::tests(),

@@ -210,7 +210,7 @@ fn noticed(fixture: &Fixture, document: &Value) -> Vec<String> {
     let bin = fixture.beside("bin").display().to_string();
     let all = document["findings"].as_array().into_iter().flatten();
     let others = all
-        .filter(|finding| finding["kind"] != "reserve")
+        .filter(|finding| finding["kind"] != "reserve" && finding["kind"] != "processes-hidden")
         .filter(|finding| !finding["path"].as_str().unwrap_or_default().starts_with(&bin));
     others.map(|finding| finding["what"].to_string()).collect()
 }

@@ -77,6 +77,7 @@ fn a_version_whose_watcher_was_killed_is_judged_at_boot() -> Outcome {
         if rebooted {
             reboot(&site);
         }
+        assert!(site.doctor(1).contains(&"trial-unwatched".to_owned()));
         let counted = site.json(&["boot-check", "--count"], 0);
         assert_eq!((&counted["trial"], &counted["attempts"]), (&"counted".into(), &i32::from(rebooted).into()));
         let judged = site.json(&["boot-check", "--judge"], code);
@@ -94,6 +95,7 @@ fn three_boots_are_counted_and_the_fourth_goes_back() -> Outcome {
     cut_off(&site, |_| {});
     for attempt in 1..=3 {
         for again in 0..2 {
+            assert!(site.doctor(1).contains(&"trial-unwatched".to_owned()));
             let counted = site.json(&["boot-check", "--count"], 0);
             assert_eq!(counted["attempts"], attempt, "a boot counts once, however often it is asked: {again}");
         }

@@ -6,6 +6,7 @@
 mod boot;
 mod outcomes;
 mod overtaken;
+mod preflight;
 mod stopped;
 
 use std::path::Path;
@@ -17,7 +18,10 @@ use serde_json::Value;
 use crate::support::{Fixture, Ran, tree};
 
 pub fn tests() -> Vec<libtest_mimic::Trial> {
-    [boot::tests(), outcomes::tests(), overtaken::tests(), stopped::tests()].into_iter().flatten().collect()
+    [boot::tests(), outcomes::tests(), overtaken::tests(), preflight::tests(), stopped::tests()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Starts and stops programs of the current version. A child of nobody may stay a zombie for long, and does not run.
@@ -111,6 +115,16 @@ impl Site {
         let ran = self.fixture.run(&["--json", "status", "--verify", "none"]);
         crate::documents::assert_documented("status", &ran.json());
         ran.json()
+    }
+
+    /// The kinds of what `doctor` finds.
+    #[track_caller]
+    fn doctor(&self, code: i32) -> Vec<String> {
+        let bin = self.fixture.beside("bin").display().to_string();
+        std::fs::create_dir_all(&bin).unwrap();
+        let document = self.json(&["doctor", "--bin-dir", &bin], code);
+        let findings = document["findings"].as_array().unwrap().iter();
+        findings.map(|finding| finding["kind"].as_str().unwrap().to_owned()).collect()
     }
 
     fn current(&self) -> String {

@@ -25,8 +25,9 @@ use crate::render::notice::Notice;
 The version is compared with its manifest first. One that fails is refused with exit code 4, as is a bad one. \
 Activating what is current changes nothing. --json gives from, to, level (0), outcome (done, unchanged).
 
-With --restart the services of the configuration (or those whose units run from current) are restarted and watched. If \
-they do not hold, it goes back to previous, and if that does not hold either, to factory: exit code 7. If nothing holds, \
+With --restart the services of the configuration (or those whose units run from current) are restarted and watched. \
+Before that, it is refused with exit code 4 if one of them could not run after the switch: a unit that cannot be loaded, a \
+check that is not there. If they do not hold, it goes back to previous, and if that does not hold either, to factory: exit code 7. If nothing holds, \
 the least bad version runs: exit code 8.")]
 pub struct Arguments {
     /// A version, a role, or the beginning of a digest (t1:...)

@@ -54,7 +54,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     if !arguments.judge {
         let manager = manager(&context.config().supervisor);
         let say = |sentence: &str| context.say(sentence);
-        let none = Supervision { manager: &*manager, configured: &[], restart: Restart::Changed, say: &say };
+        let (configured, notify) = (&[], &[]);
+        let none = Supervision { manager: &*manager, configured, notify, restart: Restart::Changed, say: &say };
         (checked, warnings) = boot_check(&store, Boot::Count, &none, &progress)?;
     }
     let goes_on = matches!(checked, Checked::Counted { .. } | Checked::WentBack { .. });

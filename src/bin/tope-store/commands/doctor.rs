@@ -7,7 +7,7 @@ use serde::Serialize;
 use tope_store::error::Result;
 use tope_store::layout::DEFAULT_BIN_DIR;
 use tope_store::model::VersionName;
-use tope_store::ops::doctor::{Finding, Options, Report, doctor};
+use tope_store::ops::doctor::{Asked, Finding, Options, Report, Severity, doctor};
 use tope_store::services;
 
 use crate::context::Context;
@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::render::human;
 use crate::render::json::PathFields;
 
-/// Find what is wrong with links, trees, history, index, file system and services, and mend what is safe
+/// Find what is wrong with links, trees, history, index, file system, switches and services, and mend what is safe
 #[derive(Debug, Args)]
 #[command(
     after_help = "Each finding says what is wrong, why it matters, and the command that mends it. With --fix: what \
@@ -23,7 +23,8 @@ interrupted commands left is completed or removed; a damaged format file, histor
 pointed where they were recorded and written plainly; links to programs are made; the reserve is set aside. \
 Damaged files are left to: tope-store verify --repair
 
-Exit code 5 if anything is lost or wrong, else 0, whatever could be better.
+Exit code 5 if anything is lost or wrong (damage); else 1 if something does not work, or will not when it is needed \
+(trouble); else 0, whatever could be better (advice).
 
 Examples:
   tope-store doctor
@@ -64,23 +65,27 @@ struct FindingDocument<'a> {
 pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     let store = context.store_leniently()?;
     let bin_dir = arguments.bin_dir.clone().or_else(|| context.config().bin_dir.clone());
-    let manager = services::manager(&context.config().supervisor);
-    let configured = &context.config().services;
-    // An image's services run nowhere; where nobody can be asked, the configured ones are said to be so.
+    let config = context.config();
+    let manager = services::manager(&config.supervisor);
+    // An image's services run nowhere.
     let asked = context.global().sysroot.is_none();
-    let found = asked.then(|| services::discover::services(&*manager, configured, store.layout()).ok()).flatten();
-    let units: Vec<String> = found.as_ref().unwrap_or(configured).iter().map(|service| service.unit.clone()).collect();
+    let asked = asked.then_some(Asked { manager: &*manager, configured: &config.services, notify: &config.notify });
     let options = Options {
         bin_dir: context.on_device(&bin_dir.unwrap_or_else(|| DEFAULT_BIN_DIR.into()))?,
-        min_free: context.config().import.min_free.unwrap_or(0),
-        services: asked.then_some((&*manager, units)),
+        min_free: config.import.min_free.unwrap_or(0),
+        services: asked,
+        refused_configuration: context.refused_configuration().map(str::to_owned),
         fix: arguments.fix,
     };
     let progress = context.progress();
     let report = doctor(&store, &options, &progress)?;
     drop(progress);
     answer(context, &report)?;
-    Ok(if report.ok() { Exit::Done } else { Exit::Corrupt })
+    Ok(match report.worst() {
+        Some(Severity::Damage) => Exit::Corrupt,
+        Some(Severity::Trouble) => Exit::Failed,
+        Some(Severity::Advice) | None => Exit::Done,
+    })
 }
 
 fn answer(context: &Context, report: &Report) -> Result<()> {

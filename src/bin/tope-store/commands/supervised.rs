@@ -14,6 +14,7 @@ use tope_store::store::Store;
 
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::render::json::PreflightDocument;
 use crate::render::notice::Notice;
 
 /// Which services a switch restarts.
@@ -47,7 +48,8 @@ pub fn with_services<T>(
     let config = context.config();
     let manager = manager(&config.supervisor);
     let say = |sentence: &str| context.say(sentence);
-    let supervision = Supervision { manager: &*manager, configured: &config.services, restart, say: &say };
+    let (configured, notify) = (&config.services, &config.notify);
+    let supervision = Supervision { manager: &*manager, configured, notify, restart, say: &say };
     if config.supervisor == Supervisor::Systemd
         && let Some(unit) = supervise::own_unit(store, &supervision)
     {
@@ -140,6 +142,7 @@ pub struct Document<'a> {
     bad: Option<String>,
     same_check: Option<&'a str>,
     attempts: Vec<AttemptDocument<'a>>,
+    preflight: Vec<PreflightDocument>,
     external_changes: &'a [String],
     warnings: &'a [String],
     elapsed_ms: u128,
@@ -160,6 +163,7 @@ impl<'a> Document<'a> {
             bad: report.marked_bad.as_ref().map(ToString::to_string),
             same_check: report.same_check.as_deref(),
             attempts: report.attempts.iter().map(AttemptDocument::of).collect(),
+            preflight: PreflightDocument::all(&report.preflight),
             external_changes: &report.external_changes,
             warnings: &report.warnings,
             elapsed_ms: report.elapsed.as_millis(),

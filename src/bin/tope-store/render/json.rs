@@ -6,6 +6,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 use tope_store::error::{Error, chain};
+use tope_store::model::preflight::Finding;
 
 /// Version of all documents.
 const SCHEMA: u32 = 1;
@@ -35,12 +36,40 @@ struct FailureBody {
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    findings: Option<Vec<PreflightDocument>>,
+}
+
+/// What keeps a service from running after a switch.
+#[derive(Debug, Serialize)]
+pub struct PreflightDocument {
+    kind: &'static str,
+    severity: &'static str,
+    unit: Option<String>,
+    what: String,
+    why: &'static str,
+    remedy: String,
+}
+
+impl PreflightDocument {
+    /// The documents of findings.
+    pub fn all(findings: &[Finding]) -> Vec<Self> {
+        let of = |finding: &Finding| {
+            let Finding { kind, severity, unit, what, why, remedy } = finding.clone();
+            Self { kind, severity: severity.name(), unit, what, why, remedy }
+        };
+        findings.iter().map(of).collect()
+    }
 }
 
 impl Failure {
     /// The document for an error.
     pub fn of(error: &Error) -> Self {
-        Self { error: FailureBody { kind: error.name(), message: chain(error), hint: error.hint() } }
+        let findings = match error {
+            Error::Preflight { findings, .. } => Some(PreflightDocument::all(findings)),
+            _ => None,
+        };
+        Self { error: FailureBody { kind: error.name(), message: chain(error), hint: error.hint(), findings } }
     }
 }
 
