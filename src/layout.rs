@@ -53,6 +53,8 @@ pub const LOCK: &str = "lock";
 pub const PUBLISH_LOCK: &str = "publish.lock";
 /// Held around a switch.
 pub const REFS_LOCK: &str = "refs.lock";
+/// A place for each switch that is made and not yet recorded.
+pub const TURNS_LOCK: &str = "turns.lock";
 /// Held around an append to the history.
 pub const HISTORY_LOCK: &str = "history.lock";
 

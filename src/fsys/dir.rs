@@ -14,6 +14,7 @@ use super::file::{Handle, In};
 use super::identity::{Acting, Identity};
 use super::mutation::Mutation;
 use super::stat::{Kind, Stat, stat_file};
+use super::unwaiting::about_to_wait;
 use crate::error::{EXCHANGE, Error, REAL_PATH, RENAME, Refusal, Result, Shown};
 use crate::model::{EntryName, TreePath};
 
@@ -501,6 +502,7 @@ impl Dir {
 
     /// Makes the names in this directory durable.
     pub fn sync(&self) -> Result<()> {
+        about_to_wait();
         if Mutation::DirectorySync.is_made() {
             return Ok(());
         }
@@ -510,6 +512,7 @@ impl Dir {
     /// Makes everything on this file system durable, and reports write errors since this handle was opened (Linux
     /// 5.8 and later).
     pub fn sync_file_system(&self) -> Result<()> {
+        about_to_wait();
         if Mutation::Barrier.is_made() {
             return Ok(());
         }

@@ -6,6 +6,10 @@
 //! | syncing it | the same |
 //! | the rename | old or new |
 //! | syncing the directory | the new file |
+//!
+//! Where the rename is made under a lock that others need at once, the steps are taken one by one: [`prepare`] before the
+//! lock, the rename under it, the sync of the directory behind it. [`show`] does without the first sync: what it writes is
+//! there for every process, and after a power cut the file may be empty.
 
 use std::io::Write;
 
@@ -30,6 +34,25 @@ pub fn write_new(dir: &Dir, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
     dir.sync()
 }
 
+/// Makes a file with these bytes, durable but for its name, which must be free.
+pub fn prepare(dir: &Dir, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
+    create(dir, name, bytes, mode, true)
+}
+
+/// Writes a file whole, replacing what had the name, and waits for nothing: [`settle`] makes it durable.
+pub fn show(dir: &Dir, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
+    let temporary = temporary_name(name);
+    dir.remove_file_if_present(&temporary)?;
+    create(dir, &temporary, bytes, mode, false)?;
+    dir.rename(&temporary, dir, name)
+}
+
+/// Makes a file durable that was shown, with its name.
+pub fn settle(dir: &Dir, name: &str) -> Result<()> {
+    file::sync(&dir.open_file(name)?, || dir.path_of(name))?;
+    dir.sync()
+}
+
 /// The temporary name beside `name`.
 pub fn temporary_name(name: &str) -> String {
     format!(".{name}.new")
@@ -38,17 +61,18 @@ pub fn temporary_name(name: &str) -> String {
 fn write_beside(dir: &Dir, name: &str, bytes: &[u8], mode: u32) -> Result<String> {
     let temporary = temporary_name(name);
     dir.remove_file_if_present(&temporary)?;
-    let mut file = dir.create_file(&temporary, mode)?;
-    let path = || dir.path_of(&temporary);
+    create(dir, &temporary, bytes, mode, true)?;
+    Ok(temporary)
+}
+
+fn create(dir: &Dir, name: &str, bytes: &[u8], mode: u32, durable: bool) -> Result<()> {
+    let mut file = dir.create_file(name, mode)?;
+    let path = || dir.path_of(name);
     let written = file
         .write_all(bytes)
         .map_err(|error| Error::io("write", path(), error))
         .and_then(|()| file::set_mode(dir.holding(&file), mode, path))
-        .and_then(|()| file::sync(&file, path));
-    if let Err(error) = written {
-        // A full disk must not be left fuller.
-        let _ = dir.remove_file_if_present(&temporary);
-        return Err(error);
-    }
-    Ok(temporary)
+        .and_then(|()| if durable { file::sync(&file, path) } else { Ok(()) });
+    // A full disk must not be left fuller.
+    written.inspect_err(|_| drop(dir.remove_file_if_present(name)))
 }

@@ -245,6 +245,7 @@ pub fn takes_attributes(fd: impl AsFd) -> bool {
 
 /// Makes a file durable.
 pub fn sync(file: &File, path: impl FnOnce() -> std::path::PathBuf) -> Result<()> {
+    super::unwaiting::about_to_wait();
     if Mutation::FileSync.is_made() {
         return Ok(());
     }

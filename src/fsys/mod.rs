@@ -15,6 +15,8 @@
 //! - [`foreseen`]: paths as they will lead after a switch
 //! - [`durable`]: the one place that replaces a file and makes it durable
 //! - [`lock`]: kernel locks and who holds them
+//! - [`turn`]: places in a line, for those who must not wait while they hold a lock
+//! - [`unwaiting`]: locks under which nothing waits for the medium
 //! - [`remove`]: removal of whole trees, never across a mount
 //! - [`space`]: free bytes and inodes
 //! - [`stamped`]: file systems on which a change time proves that a file is the one that was read
@@ -54,6 +56,8 @@ pub mod space;
 pub mod stamped;
 pub mod stat;
 pub mod system;
+pub mod turn;
+pub mod unwaiting;
 
 pub use dir::{Dir, DirItem};
 pub use identity::Identity;
@@ -63,3 +67,4 @@ pub use space::Space;
 pub use stamped::Stamped;
 pub use stat::{Kind, Stat};
 pub use system::SystemClock;
+pub use turn::Turn;

@@ -149,6 +149,43 @@ pub fn raise_open_file_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
+/// What is asked about a byte of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ByteLock {
+    /// To be locked by the file's open description.
+    Take,
+    /// Who else has a lock on it, or on one of those behind it that are meant as well.
+    Ask,
+}
+
+/// Locks one byte for an open description of a file (`F_OFD_SETLK`), or asks for locks of others on `length` bytes (0:
+/// all that follow). Gives the first byte behind a lock of another description, or `None` if there is none.
+#[allow(unsafe_code)]
+pub(super) fn byte_lock(file: &std::fs::File, what: ByteLock, start: u64, length: u64) -> std::io::Result<Option<u64>> {
+    use std::os::fd::AsRawFd;
+    let offset = |number: u64| libc::off_t::try_from(number).map_err(std::io::Error::other);
+    // SAFETY: `flock` is a plain structure of integers for which all zeros is a value.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    (lock.l_start, lock.l_len) = (offset(start)?, offset(length)?);
+    let command = match what {
+        ByteLock::Take => libc::F_OFD_SETLK,
+        ByteLock::Ask => libc::F_OFD_GETLK,
+    };
+    // SAFETY: the call reads and writes the structure, which lives until it returns.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), command, &raw mut lock) };
+    if result == -1 {
+        return Err(std::io::Error::last_os_error());
+    }
+    if what == ByteLock::Take || lock.l_type == libc::F_UNLCK as libc::c_short {
+        return Ok(None);
+    }
+    // A lock without an end is none of ours; nothing is behind it.
+    let end = if lock.l_len == 0 { libc::off_t::MAX } else { lock.l_start + lock.l_len };
+    Ok(Some(u64::try_from(end).unwrap_or(u64::MAX)))
+}
+
 /// The wall clock as the kernel stamps files with it: seconds and nanoseconds, one tick coarse.
 pub fn file_time_now() -> (i64, u32) {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);

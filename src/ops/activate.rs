@@ -1,8 +1,15 @@
 //! Switching `current` to a version.
 //!
-//! The check comes first and takes its time; `refs.lock` is held for the switch and its record only. Neither an import
-//! nor a gc is waited for: a version that has its name in `versions/` is complete, and gc takes `refs.lock` before it
-//! moves one away.
+//! The check comes first and takes its time; `refs.lock` is held for the switch only, and nothing waits for the medium under
+//! it. Neither an import nor a gc is waited for: a version that has its name in `versions/` is complete, and gc takes
+//! `refs.lock` before it moves one away.
+//!
+//! | step | died after it, the next command sees |
+//! | --- | --- |
+//! | 1. under `refs.lock`: links read again, the switch made, **visible from here on** | as [`crate::refs`] says; not recorded: an external change |
+//! | 2. the directory synced | the same, and no power cut takes it back |
+//! | 3. recorded, in the order in which switches were made | nothing to do |
+//! | 4. `.switched` rewritten; a trial that this overtook is removed under `refs.lock` | a trial of what is not current: dropped |
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +50,9 @@ pub struct Report {
     pub external_changes: Vec<String>,
     /// What the user should know.
     pub warnings: Vec<String>,
-    /// How long it took.
+    /// How long it took until the switch was visible.
+    pub switched_after: Duration,
+    /// How long it took in all.
     pub elapsed: Duration,
 }
 
@@ -117,6 +126,7 @@ impl<'a> Activation<'a> {
             previous: self.survey.roles.version(Role::Previous).cloned(),
             external_changes: Vec::new(),
             warnings: Vec::new(),
+            switched_after: self.start.elapsed(),
             elapsed: self.start.elapsed(),
         }
     }
@@ -204,16 +214,21 @@ impl<'a> Activation<'a> {
     /// hand.
     pub(super) fn switch(&self, trial: Option<&Trial>) -> Result<Report> {
         let refs = self.store.refs()?;
-        let locked = refs.lock(self.store.settings().lock_timeout)?;
-        locked.recover()?;
-        let before = locked.read()?;
-        if let Some(trial) = trial {
-            self.store.expect_trial(&locked, &trial.id, trial.from.as_ref())?;
-        }
-        let switch = locked.activate(&self.target)?;
-        let synced = switch.sync(self.store.clock(), self.warnings);
+        let (before, overtaken, place, switch, switched_after) = {
+            let locked = refs.lock(self.store.settings().lock_timeout)?;
+            locked.recover()?;
+            let before = locked.read()?;
+            if let Some(trial) = trial {
+                self.store.expect_trial(&locked, &trial.id, trial.from.as_ref())?;
+            }
+            let switch = locked.activate(&self.target)?;
+            let switched_after = self.start.elapsed();
+            // While the lock is held nobody else takes a place, or ends a trial.
+            (before, self.store.standing_trial(), locked.place(), switch, switched_after)
+        };
+        let synced = refs.sync();
         let (from, changed) = (switch.from.clone(), switch.changed);
-        let survey = self.store.survey_with(before)?;
+        let survey = self.store.survey_in_turn(&place, before)?;
         let mut events = survey.external_changes(self.store).unwrap_or_default();
         let external_changes = events.iter().filter_map(|event| event.text.clone()).collect();
         if changed {
@@ -229,8 +244,11 @@ impl<'a> Activation<'a> {
         if !events.is_empty() {
             switching::record(self.store, events, self.warnings);
         }
+        drop(place);
+        switching::restate(self.store, &self.survey, &survey, self.warnings);
+        self.store.announce(&switch, self.warnings);
         if trial.is_none() && changed {
-            switching::end_trial(self.store, &locked, self.warnings);
+            switching::end_trial(self.store, overtaken, self.warnings);
         }
         synced?;
         Ok(Report {
@@ -238,9 +256,10 @@ impl<'a> Activation<'a> {
             to: self.target.clone(),
             digest: self.digest,
             changed,
-            previous: locked.read()?.version(Role::Previous).cloned(),
+            previous: refs.read()?.version(Role::Previous).cloned(),
             external_changes,
             warnings: Vec::new(),
+            switched_after,
             elapsed: self.start.elapsed(),
         })
     }

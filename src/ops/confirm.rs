@@ -4,7 +4,6 @@ use crate::error::{Error, Refusal, Result};
 use crate::model::event::Evidence;
 use crate::model::{Action, Digest, Event, Role, Selector, VersionName};
 use crate::store::Store;
-use crate::store::trial::Found;
 
 /// Which version, and why.
 #[derive(Debug, Clone, Default)]
@@ -61,13 +60,8 @@ pub fn confirm(store: &Store, options: &Options) -> Result<Report> {
 
 /// Nothing is left to be tried of a version that was accepted.
 fn end_trial_of(store: &Store, version: &VersionName) -> Result<()> {
-    let of_it = |found: Found| found.open().is_some_and(|trial| trial.current == *version);
-    if of_it(store.trial()?) {
-        let refs = store.refs()?;
-        let locked = refs.lock(store.settings().lock_timeout)?;
-        if of_it(store.trial()?) {
-            store.end_trial(&locked)?;
-        }
+    match store.trial()?.open().filter(|trial| trial.current == *version) {
+        Some(trial) => store.end_trial_of(&trial.id).map(drop),
+        None => Ok(()),
     }
-    Ok(())
 }

@@ -6,9 +6,9 @@ use super::check::{Checked, Checker, Depth, Expect, Problem, ReadFrom};
 use crate::error::{Error, Result, chain};
 use crate::model::{Event, VersionName};
 use crate::observe::{Observer, Stage, Work};
-use crate::refs::LockedRefs;
 use crate::store::Store;
 use crate::store::survey::Survey;
+use crate::store::trial::Standing;
 
 /// How the target of a switch is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -119,9 +119,22 @@ pub(super) fn record(store: &Store, events: Vec<Event>, warnings: &Warnings<'_>)
     recorded.is_ok()
 }
 
-/// Ends a trial that a switch by hand overtook. If it cannot be, whoever watches it sees the switch itself.
-pub(super) fn end_trial(store: &Store, locked: &LockedRefs<'_>, warnings: &Warnings<'_>) {
-    match store.end_trial(locked) {
+/// Brings the record to agree with the links where another switch was recorded meanwhile.
+pub(super) fn restate(store: &Store, known: &Survey, found: &Survey, warnings: &Warnings<'_>) {
+    if let Err(error) = store.restate_roles(known, found) {
+        warnings
+            .warn(&format!("the history names other roles than the links, until the next switch: {}", chain(&error)));
+    }
+}
+
+/// Ends the trial that was open when a switch by hand overtook it. If it cannot be, whoever watches it sees the switch
+/// itself. One that was begun since then is another.
+pub(super) fn end_trial(store: &Store, overtaken: Result<Option<Standing>>, warnings: &Warnings<'_>) {
+    let ended = overtaken.and_then(|overtaken| match overtaken {
+        Some(overtaken) => store.end_trial(|standing| *standing == overtaken),
+        None => Ok(false),
+    });
+    match ended {
         Ok(false) => {}
         Ok(true) => warnings.warn("the version that was current was still on trial; that ends with this switch"),
         Err(error) => warnings.warn(&format!("the open trial cannot be ended: {}", chain(&error))),

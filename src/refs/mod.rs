@@ -12,6 +12,10 @@
 //! **Invariant:** rolling back to `previous` or `factory` needs no free block and no free inode, reads neither the
 //! index nor the history, and is visible before anything is synced.
 //!
+//! **Invariant:** nothing waits for the medium under `refs.lock`: what must be durable before a switch is made so before
+//! the lock is taken, and the switch itself once it is released ([`Refs::sync`]). So whoever wants to switch waits for
+//! renames only, however slow the medium is for others.
+//!
 //! All changes are methods of [`LockedRefs`], which holds `refs.lock`. Each begins by finishing what a crash left
 //! ([`LockedRefs::recover`]) and by giving links that lead through other roles a target of their own: otherwise the
 //! switch would move them too, or make a loop. Both only link, rename and unlink.
@@ -26,7 +30,10 @@
 //! | making `.next` | A | P | A | B | drops both |
 //! | renaming `.next` over `current` | B | P | A | | renames `.was` over `previous` |
 //! | renaming `.was` over `previous` | B | A | | | nothing to do |
-//! | syncing the directory | B | A | | | durable |
+//! | syncing the directory, without the lock | B | A | | | durable |
+//!
+//! Others may switch before that sync: `schema/FORMAT.md` has the table of two switches in a row. The directory's next sync,
+//! whoever makes it, makes all of them durable.
 //!
 //! Where `.was` and `previous` are one inode, a rename does nothing, and `.was` is unlinked. If `current` leads to no
 //! version (absent, dangling, foreign), there is nothing to keep: no `.was`, and `previous` stays.
@@ -49,14 +56,14 @@ mod tests;
 
 use std::time::Duration;
 
-use crate::error::Result;
-use crate::fsys::{Dir, LockFile, LockGuard, LockMode};
+use crate::error::{Error, Refusal, Result};
+use crate::fsys::{Dir, LockFile, LockMode, Turn};
 use crate::layout::{self, Layout};
 use crate::model::{Role, VersionName};
 
 pub use link::{RoleLink, Spelling};
 pub use switch::Switch;
-pub use update::{LockedRefs, Recovered};
+pub use update::{LockedRefs, Place, Recovered};
 
 /// Readings of the links that differ from the one before, at most; nobody switches that often.
 const MAX_READINGS: usize = 8;
@@ -93,6 +100,21 @@ impl Roles {
     /// The version that a role leads to.
     pub fn version(&self, role: Role) -> Option<&VersionName> {
         self.get(role).version()
+    }
+
+    /// Makes sure that `current` leads where the caller last saw it lead.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Superseded`] if it does not.
+    pub fn expect_current(&self, expected: Option<&VersionName>) -> Result<()> {
+        let found = self.version(Role::Current);
+        if found == expected {
+            return Ok(());
+        }
+        let name = |version: Option<&VersionName>| version.map_or("no version", VersionName::as_str).to_owned();
+        let message = format!("current is {}, no longer {}: somebody else switched it", name(found), name(expected));
+        Err(Error::refused(Refusal::Superseded, message))
     }
 
     /// The roles that lead to this version.
@@ -134,13 +156,24 @@ impl Refs {
         })
     }
 
-    /// Keeps others from switching while the guard lives, without switching oneself.
+    /// Makes all changes of links durable that were made so far. Waits for the medium, so not under the lock.
     ///
     /// # Errors
     ///
-    /// [`crate::error::Error::Locked`] when the time is over; this user may not open the lock.
-    pub fn lock_shared(&self, timeout: Duration) -> Result<LockGuard> {
-        LockFile::open(&self.store, layout::REFS_LOCK)?.lock(LockMode::Shared, timeout)
+    /// The system refuses to sync: a switch is visible, and may be lost by a power cut.
+    pub fn sync(&self) -> Result<()> {
+        self.versions.sync()
+    }
+
+    /// Whether a switch is being made, or is made and not yet recorded. Whoever finds that none is finds the links at
+    /// rest for as long as nobody begins one.
+    ///
+    /// # Errors
+    ///
+    /// This user may not find out; the store was made by a build that could not tell.
+    pub fn is_moving(&self) -> Result<bool> {
+        let lock = LockFile::open(&self.store, layout::REFS_LOCK)?.try_lock(LockMode::Shared)?;
+        Ok(lock.is_none() || Turn::is_taken(&self.store, layout::TURNS_LOCK)?)
     }
 
     /// Takes `refs.lock` alone.

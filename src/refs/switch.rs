@@ -1,18 +1,14 @@
 //! The switch of `current`, forward and back.
 
 use super::{LockedRefs, RoleLink, Roles};
-use crate::clock::Clock;
 use crate::error::{Error, Result, Shown};
-use crate::fsys::durable;
-use crate::layout::{NEXT, PUBLIC_FILE_MODE, SWITCHED, WAS};
+use crate::layout::{NEXT, WAS};
 use crate::model::{Role, VersionName};
-use crate::observe::Observer;
 
-/// A switch that is visible and not yet durable: [`Switch::sync`] makes it so.
-#[must_use = "a switch is durable only after sync"]
+/// A switch that is visible and not yet durable: [`super::Refs::sync`] makes it so, once the lock is released.
+#[must_use = "a switch is durable only after a sync"]
 #[derive(Debug)]
-pub struct Switch<'a> {
-    locked: &'a LockedRefs<'a>,
+pub struct Switch {
     /// What `current` led to before; `None` if to no version.
     pub from: Option<VersionName>,
     /// What it leads to now.
@@ -49,7 +45,7 @@ impl LockedRefs<'_> {
     ///
     /// There is no such version; `current` or `previous` is not a link ([`crate::error::Refusal::ForeignFile`]); the
     /// system refuses: `current` then leads where it led.
-    pub fn activate(&self, target: &VersionName) -> Result<Switch<'_>> {
+    pub fn activate(&self, target: &VersionName) -> Result<Switch> {
         let roles = self.settle()?;
         for role in [Role::Current, Role::Previous] {
             self.require_link(&roles, role)?;
@@ -69,7 +65,7 @@ impl LockedRefs<'_> {
                 }
             }
         }
-        Ok(Switch { locked: self, from, to: target.clone(), changed, respelt })
+        Ok(Switch { from, to: target.clone(), changed, respelt })
     }
 
     /// Takes one step of an activation.
@@ -93,7 +89,7 @@ impl LockedRefs<'_> {
     /// # Errors
     ///
     /// `previous` leads to no version; `current` is not a link; the system refuses.
-    pub fn roll_back_to_previous(&self) -> Result<Switch<'_>> {
+    pub fn roll_back_to_previous(&self) -> Result<Switch> {
         let roles = self.settle()?;
         self.require_link(&roles, Role::Current)?;
         let to = target_of(&roles, Role::Previous)?;
@@ -108,7 +104,7 @@ impl LockedRefs<'_> {
     /// # Errors
     ///
     /// `factory` leads to no version; `current` is not a link; the system refuses.
-    pub fn roll_back_to_factory(&self) -> Result<Switch<'_>> {
+    pub fn roll_back_to_factory(&self) -> Result<Switch> {
         let roles = self.settle()?;
         self.require_link(&roles, Role::Current)?;
         let to = target_of(&roles, Role::Factory)?;
@@ -127,7 +123,7 @@ impl LockedRefs<'_> {
     /// # Errors
     ///
     /// There is no such version; `current` is not a link; the system refuses.
-    pub fn roll_back_to(&self, target: &VersionName) -> Result<Switch<'_>> {
+    pub fn roll_back_to(&self, target: &VersionName) -> Result<Switch> {
         let roles = self.settle()?;
         self.require_link(&roles, Role::Current)?;
         self.require_version(target)?;
@@ -139,10 +135,10 @@ impl LockedRefs<'_> {
     }
 
     /// A switch back that was just made. Spellings come after it, and only if the disk has room for them.
-    fn shown(&self, before: &Roles, to: VersionName) -> Switch<'_> {
+    fn shown(&self, before: &Roles, to: VersionName) -> Switch {
         let respelt = self.read().map(|roles| self.respell(&roles)).unwrap_or_default();
         let from = before.version(Role::Current).cloned();
-        Switch { locked: self, changed: from.as_ref() != Some(&to), from, to, respelt }
+        Switch { changed: from.as_ref() != Some(&to), from, to, respelt }
     }
 }
 
@@ -155,27 +151,5 @@ fn target_of(roles: &Roles, role: Role) -> Result<VersionName> {
             Err(Error::NotFound { what: "version", name })
         }
         RoleLink::Absent | RoleLink::NotALink(_) => Err(Error::NotFound { what: "role", name: role.to_string() }),
-    }
-}
-
-impl Switch<'_> {
-    /// Makes the switch durable, then tells those who watch `.switched`. That this last cannot be done (a full disk)
-    /// is only a warning.
-    ///
-    /// # Errors
-    ///
-    /// The system refuses to sync: the switch is visible, and may be lost by a power cut.
-    pub fn sync(&self, clock: &dyn Clock, observer: &dyn Observer) -> Result<()> {
-        let versions = &self.locked.refs.versions;
-        versions.sync()?;
-        if !self.changed {
-            return Ok(());
-        }
-        let line = format!("{} {}\n", self.to, clock.now().unix_seconds);
-        if let Err(error) = durable::write(versions, SWITCHED, line.as_bytes(), PUBLIC_FILE_MODE) {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            observer.warn(&format!("{error}{cause}; who watches this file is not told of the switch"));
-        }
-        Ok(())
     }
 }

@@ -7,10 +7,8 @@ use std::time::Duration;
 
 use super::switch::{FIRST, REPLACE, Step};
 use super::*;
-use crate::clock::FixedClock;
 use crate::error::{Error, Refusal};
 use crate::fsys::Kind;
-use crate::observe::{Observer, Silent};
 use crate::test_vectors::vector;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -167,7 +165,7 @@ fn absolute_links_in_an_image_are_those_of_the_device() {
 }
 
 #[test]
-fn activation_moves_current_to_previous_and_is_told_to_watchers() {
+fn activation_moves_current_to_previous() {
     let fixture = Fixture::new(&[]);
     let locked = fixture.lock();
     let first = locked.activate(&name("v1")).unwrap();
@@ -175,9 +173,7 @@ fn activation_moves_current_to_previous_and_is_told_to_watchers() {
     fixture.assert_links(&[("current", "v1")]);
     let second = locked.activate(&name("v2")).unwrap();
     assert_eq!((&second.from, &second.to, second.changed), (&Some(name("v1")), &name("v2"), true));
-    second.sync(&FixedClock::at(1_767_225_600), &Silent).unwrap();
     fixture.assert_links(&[("current", "v2"), ("previous", "v1")]);
-    assert_eq!(std::fs::read_to_string(fixture.path(".switched")).unwrap(), vector("switched"));
     let before = std::fs::symlink_metadata(fixture.path("current")).unwrap();
     let same = locked.activate(&name("v2")).unwrap();
     assert_eq!((&same.from, same.changed, &*same.respelt), (&Some(name("v2")), false, &[][..]));
@@ -186,22 +182,6 @@ fn activation_moves_current_to_previous_and_is_told_to_watchers() {
     // Back and forth: `previous` already has the link that is needed.
     let _ = locked.activate(&name("v1")).unwrap();
     fixture.assert_links(&[("current", "v1"), ("previous", "v2")]);
-}
-
-#[test]
-fn a_watcher_that_cannot_be_told_is_a_warning() {
-    struct Warnings(std::sync::Mutex<Vec<String>>);
-    impl Observer for Warnings {
-        fn warn(&self, message: &str) {
-            self.0.lock().unwrap().push(message.to_owned());
-        }
-    }
-    let fixture = Fixture::new(&[]);
-    std::fs::create_dir(fixture.path(".switched")).unwrap();
-    let warnings = Warnings(std::sync::Mutex::default());
-    fixture.lock().activate(&name("v1")).unwrap().sync(&FixedClock::at(0), &warnings).unwrap();
-    let warnings = warnings.0.into_inner().unwrap();
-    assert!(matches!(&warnings[..], [one] if one.contains(".switched")), "{warnings:?}");
 }
 
 #[test]
@@ -464,4 +444,32 @@ fn two_switchers_take_turns() {
     assert!(matches!(refused, Err(Error::Locked { lock: "refs.lock", .. })));
     drop(held);
     drop(fixture.lock());
+}
+
+#[test]
+fn a_switch_is_at_rest_once_it_is_recorded() {
+    let fixture = Fixture::new(&[("current", "v1")]);
+    let is_moving = || fixture.refs.is_moving().ok();
+    assert_eq!(is_moving(), None, "a store of an older build has no line");
+    let locked = fixture.lock();
+    let first = locked.place();
+    assert_eq!(is_moving(), Some(true), "somebody may be about to switch");
+    drop(locked);
+    let second = fixture.lock().place();
+    assert_eq!(is_moving(), Some(true));
+    assert!(first.wait(SOON) && !second.wait(Duration::from_millis(5)));
+    drop(first);
+    assert!(second.wait(SOON));
+    drop(second);
+    assert_eq!(is_moving(), Some(false));
+}
+
+/// What another process needs at once is held by nobody who waits for the medium.
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic(expected = "waits for the medium")]
+fn nothing_is_synced_under_the_lock() {
+    let fixture = Fixture::new(&[("current", "v1")]);
+    let _locked = fixture.lock();
+    let _ = fixture.refs.sync();
 }

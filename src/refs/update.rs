@@ -1,10 +1,13 @@
 //! Changes of links under the lock, and what a crash left of earlier ones.
 
+use std::time::Duration;
+
 use super::{Refs, RoleLink, Roles, Spelling};
 use crate::error::{Error, Refusal, Result, Shown};
 use crate::fsys::mutation::Mutation;
-use crate::fsys::{Kind, LockGuard};
-use crate::layout::{FACTORY_NEW, NEXT, PREVIOUS_NEW, WAS};
+use crate::fsys::unwaiting::Unwaiting;
+use crate::fsys::{Kind, LockGuard, Turn};
+use crate::layout::{FACTORY_NEW, NEXT, PREVIOUS_NEW, TURNS_LOCK, WAS};
 use crate::model::{Role, VersionName};
 
 /// The role links while nobody else may switch them.
@@ -13,6 +16,24 @@ use crate::model::{Role, VersionName};
 pub struct LockedRefs<'a> {
     pub(super) refs: &'a Refs,
     _lock: LockGuard,
+    _unwaiting: Unwaiting,
+}
+
+/// The place of a switch among those that are made and not yet recorded. Given back when dropped.
+#[must_use = "others record before this switch as soon as its place is given back"]
+#[derive(Debug)]
+pub struct Place(Option<Turn>);
+
+impl Place {
+    /// Waits until all switches that were made before are recorded; tells whether that came true in time. Where places
+    /// cannot be had, nobody is waited for.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let Some(turn) = &self.0 else { return true };
+        turn.wait(timeout).unwrap_or_else(|error| {
+            tracing::debug!(%error, "who switched before is not known");
+            true
+        })
+    }
 }
 
 /// What a crash had left.
@@ -35,7 +56,16 @@ pub(super) const fn temporary(role: Role) -> &'static str {
 
 impl<'a> LockedRefs<'a> {
     pub(super) fn new(refs: &'a Refs, lock: LockGuard) -> Self {
-        Self { refs, _lock: lock }
+        Self { refs, _lock: lock, _unwaiting: Unwaiting::begin() }
+    }
+
+    /// Takes the place behind all switches that are made and not yet recorded, for one that is made under this lock.
+    /// Records are made without the lock, since
+    /// they wait for the medium; by their places they come in the order of the switches.
+    pub fn place(&self) -> Place {
+        let taken = Turn::take(&self.refs.store, TURNS_LOCK);
+        // A switch back needs nothing but links.
+        Place(taken.inspect_err(|error| tracing::debug!(%error, "the switch has no place among others")).ok())
     }
 
     /// Reads all three links; they stay so while this is held, but for hands.
@@ -53,14 +83,7 @@ impl<'a> LockedRefs<'a> {
     ///
     /// [`Refusal::Superseded`] if it does not.
     pub fn expect_current(&self, expected: Option<&VersionName>) -> Result<()> {
-        let roles = self.read()?;
-        let found = roles.version(Role::Current);
-        if found == expected {
-            return Ok(());
-        }
-        let name = |version: Option<&VersionName>| version.map_or("no version", VersionName::as_str).to_owned();
-        let message = format!("current is {}, no longer {}: somebody else switched it", name(found), name(expected));
-        Err(Error::refused(Refusal::Superseded, message))
+        self.read()?.expect_current(expected)
     }
 
     /// Finishes a switch that a crash interrupted, or drops what is left of it. Neither needs space.
@@ -99,7 +122,7 @@ impl<'a> LockedRefs<'a> {
         Ok(recovered)
     }
 
-    /// Lets `previous` lead to this version, durably. Tells whether that changed anything.
+    /// Lets `previous` lead to this version. Tells whether that changed anything.
     ///
     /// # Errors
     ///
@@ -108,7 +131,7 @@ impl<'a> LockedRefs<'a> {
         self.set(Role::Previous, version)
     }
 
-    /// Lets `factory` lead to this version, durably. Tells whether that changed anything.
+    /// Lets `factory` lead to this version. Tells whether that changed anything.
     ///
     /// # Errors
     ///
@@ -117,7 +140,7 @@ impl<'a> LockedRefs<'a> {
         self.set(Role::Factory, version)
     }
 
-    /// Removes `previous`, durably. Tells whether there was one.
+    /// Removes `previous`. Tells whether there was one.
     ///
     /// # Errors
     ///
@@ -125,9 +148,7 @@ impl<'a> LockedRefs<'a> {
     pub fn clear_previous(&self) -> Result<bool> {
         let roles = self.settle()?;
         self.require_link(&roles, Role::Previous)?;
-        let removed = self.refs.versions.remove_file_if_present(Role::Previous.as_str())?;
-        self.refs.versions.sync()?;
-        Ok(removed)
+        self.refs.versions.remove_file_if_present(Role::Previous.as_str())
     }
 
     fn set(&self, role: Role, version: &VersionName) -> Result<bool> {
@@ -138,7 +159,6 @@ impl<'a> LockedRefs<'a> {
             return Ok(false);
         }
         self.point(role, version, &roles)?;
-        self.refs.versions.sync()?;
         Ok(true)
     }
 

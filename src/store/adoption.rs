@@ -81,37 +81,58 @@ impl Exchanged {
 }
 
 impl SharedStore<'_> {
-    /// Exchanges the run's tree with `versions/V`, durably (step 2). The caller holds `publish.lock` and `refs.lock`,
-    /// and says whether `current` leads to the version.
+    /// Exchanges the run's tree with `versions/V`. The caller holds `publish.lock` and `refs.lock`, says whether `current`
+    /// leads to the version, and makes it durable behind the lock ([`SharedStore::sync_exchange`], step 2).
     ///
     /// # Errors
     ///
     /// [`Error::Refused`] for `current` where that takes more than one step; what the system refuses.
     pub fn exchange(&self, run: &Dir, version: &VersionName, is_current: bool) -> Result<Exchanged> {
-        let exchanged = match run.exchange(TREE, self.versions(), version) {
-            Ok(()) => Exchanged::AtOnce,
+        match run.exchange(TREE, self.versions(), version) {
+            Ok(()) => Ok(Exchanged::AtOnce),
             Err(error) if error.is_io(std::io::ErrorKind::Unsupported) => {
-                exchange_in_two_steps(self, run, version, is_current)?
+                exchange_in_two_steps(self, run, version, is_current)
             }
-            Err(error) => return Err(error),
-        };
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes an exchange durable, or its undoing.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses to sync.
+    pub fn sync_exchange(&self, run: &Dir) -> Result<()> {
         self.versions().sync()?;
-        run.sync()?;
-        Ok(exchanged)
+        run.sync()
     }
 
     /// Puts the hand-made tree back into its place, durably. Does nothing if it is there. For an interrupted adoption
-    /// as for one that is given up.
+    /// as for one that is given up. Takes `refs.lock`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`]; what the system refuses.
     pub fn undo_exchange(&self, run: &Dir, note: &Note) -> Result<()> {
+        let undone = {
+            let refs = self.refs()?;
+            let _links = refs.lock(self.settings().lock_timeout)?;
+            self.exchange_back(run, note)?
+        };
+        if undone { self.sync_exchange(run) } else { Ok(()) }
+    }
+
+    /// Renames the trees back where they are exchanged; tells whether they were.
+    fn exchange_back(&self, run: &Dir, note: &Note) -> Result<bool> {
         let is_original = |stat: Option<Stat>| stat.is_some_and(|stat| stat.inode == note.inode);
         let there = self.versions().try_stat(&note.version)?;
         if is_original(there) {
-            return Ok(());
+            return Ok(false);
         }
         let versions = self.versions();
         let Some(from) = original_in(run, note)? else {
             tracing::warn!(version = %note.version, "the tree of an interrupted adoption was moved by somebody else");
-            return Ok(());
+            return Ok(false);
         };
         if there.is_none() {
             run.rename_new(from, versions, &note.version)?;
@@ -122,8 +143,7 @@ impl SharedStore<'_> {
             versions.rename_new(&note.version, run, "given-up")?;
             run.rename_new(from, versions, &note.version)?;
         }
-        versions.sync()?;
-        run.sync()
+        Ok(true)
     }
 
     /// Whether an abandoned run, whose lock the caller holds, may be removed: it holds no hand-made tree, or one whose
@@ -148,8 +168,6 @@ impl SharedStore<'_> {
         if self.manifests()?.stat(&note.version)?.is_some() {
             return Ok(());
         }
-        let refs = self.refs()?;
-        let _links = refs.lock(self.settings().lock_timeout)?;
         self.undo_exchange(run, &note)
     }
 }

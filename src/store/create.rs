@@ -59,7 +59,7 @@ pub fn create(layout: Layout, settings: Settings, options: CreateOptions) -> Res
         file::disinherit(&inner, PRIVATE_DIR_MODE, || inner.path().to_owned())?;
         inner.sync()?;
     }
-    for name in [layout::LOCK, layout::PUBLISH_LOCK, layout::REFS_LOCK, layout::HISTORY_LOCK] {
+    for name in [layout::LOCK, layout::PUBLISH_LOCK, layout::REFS_LOCK, layout::TURNS_LOCK, layout::HISTORY_LOCK] {
         drop(dir.open_or_create_file(name, 0o600)?);
     }
     super::check_links(&layout, &dir, &root.open_dir(layout::VERSIONS)?)?;

@@ -10,11 +10,14 @@
 //! - [`loss`]: refusing while most versions are gone at once
 //! - [`protection`]: why a version is neither removed nor forgotten
 //! - [`removal`]: taking a version out, restartable at every step
+//! - [`switched`]: what follows a switch: telling who watches, recording in order
+//! - [`trial`]: the activation that is on trial
 //! - [`adoption`]: putting a tree of links in the place of a hand-made one
 //! - [`witnesses`]: what is known of the history outside its log
 //! - [`recover`]: completing or undoing what an interruption left
 //!
-//! Order of locks: `lock` (these handles), `publish.lock`, `refs.lock`, `history.lock`.
+//! Order of locks: `lock` (these handles), `publish.lock`, `refs.lock`, `history.lock`. Nothing waits for the medium under
+//! `refs.lock`, and no other lock is taken under it.
 
 pub mod adoption;
 pub mod catalog;
@@ -26,10 +29,12 @@ pub mod published;
 pub mod reclaim;
 pub mod recover;
 pub mod removal;
+mod replace;
 pub mod resolve;
 pub mod revoke;
 pub mod source_cache;
 pub mod survey;
+pub mod switched;
 pub mod trial;
 pub mod understand;
 pub mod witnesses;
@@ -277,7 +282,7 @@ impl Store {
     ///
     /// As [`History::append_decided`].
     pub fn record_decided(&self, decide: impl FnOnce(&Marks) -> Result<Vec<Event>>) -> Result<Vec<Event>> {
-        self.record_by(Doubt::Refuse, decide)
+        self.record_by(Doubt::Refuse, self.settings.lock_timeout, decide)
     }
 
     /// Appends events about a switch that was made, in doubt as well.
@@ -286,10 +291,15 @@ impl Store {
     ///
     /// As [`History::append_decided`].
     pub fn record_switch(&self, events: Vec<Event>) -> Result<Vec<Event>> {
-        self.record_by(Doubt::PassOver, |_| Ok(events))
+        self.record_by(Doubt::PassOver, self.patience(), |_| Ok(events))
     }
 
-    fn record_by(&self, doubt: Doubt, decide: impl FnOnce(&Marks) -> Result<Vec<Event>>) -> Result<Vec<Event>> {
+    fn record_by(
+        &self,
+        doubt: Doubt,
+        timeout: Duration,
+        decide: impl FnOnce(&Marks) -> Result<Vec<Event>>,
+    ) -> Result<Vec<Event>> {
         let who = actor(&self.settings.claimed);
         let signed = |marks: &Marks| {
             let events = decide(marks)?.into_iter();
@@ -300,7 +310,7 @@ impl Store {
         if history.present()?.state == State::Missing && !self.manifests()?.names()?.is_empty() {
             return Err(Error::corrupt("history", self.dir.path_of(layout::HISTORY), "it is gone"));
         }
-        Ok(history.append_decided(self.clock(), self.settings.lock_timeout, doubt, signed)?.events)
+        Ok(history.append_decided(self.clock(), timeout, doubt, signed)?.events)
     }
 
     /// Runs work on this store's own threads.

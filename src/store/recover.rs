@@ -147,11 +147,13 @@ impl SharedStore<'_> {
             return Ok(());
         }
         let refs = self.refs()?;
-        let links = refs.lock(self.settings().lock_timeout)?;
-        links.recover()?;
-        remove_files(self.versions(), |name| name == switched.as_bytes())?;
-        self.dir().remove_file_if_present(&trial)?;
-        self.versions().sync()
+        {
+            let links = refs.lock(self.settings().lock_timeout)?;
+            links.recover()?;
+            remove_files(self.versions(), |name| name == switched.as_bytes())?;
+            self.dir().remove_file_if_present(&trial)?;
+        }
+        refs.sync()
     }
 
     /// What no version needs.

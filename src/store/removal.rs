@@ -9,14 +9,15 @@
 //! | 5. tree deleted | objects that no manifest refers to: swept by the next gc |
 //! | 6. objects swept, index pruned (by the caller, once for all that goes) | nothing |
 //!
-//! The rename is made under `publish.lock` and `refs.lock`, after the links were read again. No step before the first
+//! The rename is made under `publish.lock` and `refs.lock`, after the links were read again, and made durable under the
+//! former only: who wants to switch does not wait for the medium. No step before the first
 //! deletion needs a free block or inode, but for directory entries and the history, where room was set aside; should
 //! that not do, the reserve is given back first ([`ExclusiveStore::with_room`]).
 
 use super::{ExclusiveStore, SharedStore, Store, create};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fsys::process::{Use, Uses, uses_below};
-use crate::fsys::{remove, system};
+use crate::fsys::{Dir, remove, system};
 use crate::layout;
 use crate::model::retention::Reason;
 use crate::model::{Action, Digest, Event, Role, VersionName};
@@ -117,6 +118,16 @@ impl ExclusiveStore<'_> {
 
     /// Renames the tree into trash. Gives the reasons why it stays instead, if there are any.
     fn move_to_trash(&self, trashed: &Trashed) -> Result<Option<Vec<Reason>>> {
+        let trash = self.trash_dir()?;
+        if let Some(reasons) = self.rename_to_trash(trashed, &trash)? {
+            return Ok(Some(reasons));
+        }
+        trash.sync()?;
+        self.versions().sync()?;
+        Ok(None)
+    }
+
+    fn rename_to_trash(&self, trashed: &Trashed, trash: &Dir) -> Result<Option<Vec<Reason>>> {
         let refs = self.refs()?;
         let links = refs.lock(self.settings().lock_timeout)?;
         // A switch that a crash interrupted: `.was` may be the only link to it.
@@ -125,8 +136,7 @@ impl ExclusiveStore<'_> {
         if !roles.is_empty() {
             return Ok(Some(roles.into_iter().map(Reason::Role).collect()));
         }
-        let trash = self.trash_dir()?;
-        let rename = || self.versions().rename_new(&trashed.version, &trash, trashed.name());
+        let rename = || self.versions().rename_new(&trashed.version, trash, trashed.name());
         let renamed = rename().or_else(|error| match error.is_io(std::io::ErrorKind::PermissionDenied) {
             // It was isolated as factory once, or its top may not be written.
             true => remove::make_movable(self.versions(), &trashed.version).and_then(|()| rename()),
@@ -134,14 +144,11 @@ impl ExclusiveStore<'_> {
         });
         match renamed {
             // Removed by hand: there is nothing to move.
-            Err(error) if error.is_io(std::io::ErrorKind::NotFound) => return Ok(None),
+            Err(error) if error.is_io(std::io::ErrorKind::NotFound) => Ok(None),
             // An overlay does not move a directory of a lower layer (unless mounted with redirect_dir=on).
-            Err(error) if error.is_io(std::io::ErrorKind::CrossesDevices) => return Ok(Some(vec![Reason::Immovable])),
-            other => other?,
+            Err(error) if error.is_io(std::io::ErrorKind::CrossesDevices) => Ok(Some(vec![Reason::Immovable])),
+            other => other.map(|()| None),
         }
-        trash.sync()?;
-        self.versions().sync()?;
-        Ok(None)
     }
 
     /// Deletes what [`ExclusiveStore::take_out`] left in trash (step 5).

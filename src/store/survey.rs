@@ -57,27 +57,37 @@ impl Store {
     /// What `judge` finds wrong with links and history; if it finds anything, what it finds while nobody switches.
     ///
     /// A switch is visible before it is recorded, and moves one link after the other: who looks in between finds what
-    /// is not so. A user who may not take `refs.lock`, or for whom it does not become free, looks until nothing is
-    /// found, for a second at most.
+    /// is not so. Nobody who wants to switch waits for `judge`: it holds no lock, and judges again until nobody switched
+    /// meanwhile, for as long as a lock is waited for. A user who may not find out whether anybody switches looks until
+    /// nothing is found, for a second at most.
     ///
     /// # Errors
     ///
     /// As [`Store::survey`]; those of `judge`.
     pub fn judge_at_rest<T>(&self, judge: impl Fn(&Survey) -> Result<Vec<T>>) -> Result<Vec<T>> {
-        let mut found = judge(&self.survey()?)?;
-        if found.is_empty() {
-            return Ok(found);
-        }
         let refs = self.refs()?;
-        if let Ok(_guard) = refs.lock_shared(self.settings().lock_timeout) {
-            return judge(&self.survey()?);
-        }
         let start = Instant::now();
-        while !found.is_empty() && start.elapsed() < PATIENCE {
+        loop {
+            let survey = self.survey()?;
+            let found = judge(&survey)?;
+            if found.is_empty() {
+                return Ok(found);
+            }
+            let is_moving = refs.is_moving();
+            let patience = if is_moving.is_ok() { self.settings().lock_timeout } else { PATIENCE };
+            let at_rest = is_moving.is_ok_and(|moving| !moving) && self.survey()?.is_as(&survey);
+            if at_rest {
+                // What was seen before may have been on the way then; what is seen now is not, or is seen once more.
+                let again = judge(&survey)?;
+                if again.is_empty() || refs.is_moving().is_ok_and(|moving| !moving) && self.survey()?.is_as(&survey) {
+                    return Ok(again);
+                }
+            }
+            if start.elapsed() >= patience {
+                return Ok(found);
+            }
             std::thread::sleep(PAUSE);
-            found = judge(&self.survey()?)?;
         }
-        Ok(found)
     }
 
     /// Whether there is a directory of this name.
@@ -175,6 +185,11 @@ impl MadeByHand {
 }
 
 impl Survey {
+    /// Whether nothing was switched or recorded between this and another look.
+    fn is_as(&self, other: &Self) -> bool {
+        self.roles == other.roles && self.marks.last_event == other.marks.last_event
+    }
+
     /// The version that is meant: as [`Store::resolve`], but by the links that were read.
     ///
     /// # Errors
@@ -242,7 +257,8 @@ impl Survey {
     }
 
     /// Roles that lead elsewhere than was recorded: somebody changed a link by hand, or a record was lost. Only
-    /// meaningful while `refs.lock` is held, since every switch is recorded under it.
+    /// meaningful for links that were read under `refs.lock`, and a history that was read when all switches before that
+    /// were recorded ([`Store::survey_in_turn`]).
     ///
     /// The recorded factory version stays recorded, whatever was done to its link: it is protected until
     /// `factory set --replace`. So its event carries no role.

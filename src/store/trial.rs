@@ -1,7 +1,11 @@
 //! The open trial, in `store/trial`.
 //!
-//! It is written under `refs.lock` before the switch that it announces, and removed under it when its outcome is in the
-//! history. So whoever holds the lock knows whether a switch is still the one that it began.
+//! It takes its name under `refs.lock` before the switch that it announces, and is removed under it when its outcome is in
+//! the history. So whoever holds the lock knows whether a switch is still the one that it began. The medium is waited for
+//! without the lock: before the name is taken, and behind that, before the switch ([`super::replace`]).
+//!
+//! A rollback by an operator waits for nothing before it switches: its trial is shown ([`Store::show_trial`]), and made
+//! durable behind the switch. A power cut in between may leave an empty file, see [`Standing::is_blank`].
 
 use super::Store;
 use crate::error::{Error, Refusal, Result};
@@ -20,6 +24,23 @@ pub enum Found {
     Open(Box<Trial>),
     /// One that cannot be read, for this reason.
     Unreadable(String),
+}
+
+/// A trial as it stands in its file, whatever it says: by this it is known again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing(Vec<u8>);
+
+impl Standing {
+    /// Whether the power went before it reached the medium: it is empty, or holds NUL bytes only. Only what was shown
+    /// by [`Store::show_trial`] becomes so by a power cut.
+    pub fn is_blank(&self) -> bool {
+        self.0.iter().all(|byte| *byte == 0)
+    }
+
+    /// Whether it can be read and has this name.
+    pub fn has_id(&self, id: &str) -> bool {
+        Trial::parse(&self.0).is_ok_and(|trial| trial.id == id)
+    }
 }
 
 impl Found {
@@ -48,27 +69,72 @@ impl Store {
         })
     }
 
-    /// Writes a trial durably, over whatever other there is. The lock shows that nobody else does.
+    /// The open trial as it stands in its file; `None` if there is none.
     ///
     /// # Errors
     ///
-    /// The system refuses.
-    pub fn write_trial(&self, _locked: &LockedRefs<'_>, trial: &Trial) -> Result<()> {
-        durable::write(self.dir(), layout::TRIAL, trial.to_line().as_bytes(), layout::PUBLIC_FILE_MODE)
+    /// The system refuses to read.
+    pub fn standing_trial(&self) -> Result<Option<Standing>> {
+        Ok(self.dir().try_read(layout::TRIAL)?.map(Standing))
     }
 
-    /// Ends the trial, durably; tells whether there was one.
+    /// Writes a trial durably, over whatever other there is, if `allowed` says so under `refs.lock`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `allowed`, and then nothing was written; [`Error::Locked`]; the system refuses.
+    pub fn write_trial(&self, trial: &Trial, allowed: impl FnOnce(&LockedRefs<'_>) -> Result<()>) -> Result<()> {
+        let line = trial.to_line();
+        self.replace(self.dir(), layout::TRIAL, line.as_bytes(), |locked| allowed(locked).map(|()| true)).map(drop)
+    }
+
+    /// Shows a trial to every process, over whatever other there is, and waits for nothing. The lock shows that nobody
+    /// else writes one. [`Store::settle_trial`] makes it durable.
     ///
     /// # Errors
     ///
     /// The system refuses.
-    pub fn end_trial(&self, _locked: &LockedRefs<'_>) -> Result<bool> {
-        if self.dir().try_stat(layout::TRIAL)?.is_none() {
-            return Ok(false);
+    pub fn show_trial(&self, _locked: &LockedRefs<'_>, trial: &Trial) -> Result<()> {
+        durable::show(self.dir(), layout::TRIAL, trial.to_line().as_bytes(), layout::PUBLIC_FILE_MODE)
+    }
+
+    /// Makes a trial durable that was shown. One that was ended meanwhile needs nothing.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn settle_trial(&self) -> Result<()> {
+        match durable::settle(self.dir(), layout::TRIAL) {
+            Err(error) if error.is_io(std::io::ErrorKind::NotFound) => Ok(()),
+            other => other,
         }
-        self.dir().remove_file_if_present(layout::TRIAL)?;
+    }
+
+    /// Ends a trial, durably, if it still is the one that `is_it` knows; tells whether it was.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`]; the system refuses.
+    pub fn end_trial(&self, is_it: impl FnOnce(&Standing) -> bool) -> Result<bool> {
+        {
+            let refs = self.refs()?;
+            let _locked = refs.lock(self.settings().lock_timeout)?;
+            match self.standing_trial()? {
+                Some(standing) if is_it(&standing) => self.dir().remove_file_if_present(layout::TRIAL)?,
+                _ => return Ok(false),
+            };
+        }
         self.dir().sync()?;
         Ok(true)
+    }
+
+    /// Ends the trial of this name, as [`Store::end_trial`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::end_trial`].
+    pub fn end_trial_of(&self, id: &str) -> Result<bool> {
+        self.end_trial(|standing| standing.has_id(id))
     }
 
     /// Makes sure that a trial is still this one, and that `current` leads where it was left.

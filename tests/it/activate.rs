@@ -54,7 +54,8 @@ fn the_first_activation_and_the_next() -> Outcome {
     let digest = document["digest"].clone();
     let expected = json!({
         "schema": 1, "from": "v1.1.0", "to": "v1.0.0", "level": 0, "outcome": "done", "digest": digest,
-        "previous": "v1.1.0", "external_changes": [], "warnings": [], "elapsed_ms": "…",
+        "previous": "v1.1.0", "external_changes": [], "warnings": [],
+        "switched_after_ms": "…", "elapsed_ms": "…",
     });
     assert_eq!(redacted(&fixture, &document), expected);
     let switched = std::fs::read_to_string(fixture.path("versions/.switched")).unwrap();

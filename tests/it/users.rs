@@ -122,7 +122,7 @@ fn nothing_is_changed_by_name() -> Outcome {
     let fixture = users_store()?;
     let calls = "trace=?chown,?lchown,fchownat,?chmod,fchmodat,?fchmodat2,setxattr,lsetxattr,utimensat";
     let log = fixture.beside("calls");
-    let lost = ["publish.lock", "history.lock", "refs.lock"];
+    let lost = ["publish.lock", "history.lock", "refs.lock", "turns.lock"];
     lost.iter().for_each(|lock| std::fs::remove_file(fixture.path("store").join(lock)).unwrap());
     let source = fixture.beside("source").display().to_string();
     tree::release(fixture.beside("source"), 2);
@@ -176,6 +176,7 @@ const NAMES: &[&str] = &[
     "lock",
     "history.lock",
     "refs.lock",
+    "turns.lock",
     "manifests/v1.0.0",
 ];
 

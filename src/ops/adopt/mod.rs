@@ -183,6 +183,7 @@ fn swap(job: &Job<'_>, run: &Run, note: &Note, scan: &Scan, manifest: &Manifest)
         job.store.exchange(run.dir(), job.version, is_current)
     };
     let displaced = exchanged.and_then(|exchanged| {
+        job.store.sync_exchange(run.dir())?;
         look_again(job, run, exchanged.displaced(), scan)?;
         let manifests = job.store.manifests()?;
         // If it is there and cannot be made durable, it must go before the trees are put back.
@@ -192,9 +193,7 @@ fn swap(job: &Job<'_>, run: &Run, note: &Note, scan: &Scan, manifest: &Manifest)
     let settled = match &displaced {
         Ok(_) => Ok(()),
         Err(_) if job.store.manifests()?.stat(job.version)?.is_some() => return displaced,
-        Err(_) => {
-            refs.lock(job.store.settings().lock_timeout).and_then(|_links| job.store.undo_exchange(run.dir(), note))
-        }
+        Err(_) => job.store.undo_exchange(run.dir(), note),
     };
     match settled {
         Ok(()) => run.set_precious(false),

@@ -20,6 +20,7 @@ use crate::fsys::remove;
 use crate::materialise::Inodes;
 use crate::model::{Action, Digest, Event, Role, Selector, VersionName};
 use crate::observe::Observer;
+use crate::refs::Place;
 use crate::store::{SharedStore, Store};
 
 pub use look::{Shown, Verified, show, verify};
@@ -148,7 +149,7 @@ pub fn set(store: &Store, selector: &Selector, options: &Options, observer: &dyn
     let isolated = options.isolation != Isolation::Shared || known_isolated;
     let protected = protection::protect(&store, &manifest, isolated)?;
     store.versions().sync_file_system()?;
-    let moved = link(&store, &version, linked.as_ref())?;
+    let (moved, place) = link(&store, &version, linked.as_ref())?;
     let already = recorded.as_ref() == Some(&version) && known_isolated == isolated;
     if !already || moved {
         let event = Event {
@@ -159,8 +160,10 @@ pub fn set(store: &Store, selector: &Selector, options: &Options, observer: &dyn
             outcome: "done".into(),
             ..Event::about(Action::FactorySet, &version, Some(digest))
         };
+        place.wait(store.patience());
         store.record(vec![event])?;
     }
+    drop(place);
     let mut warnings = Vec::new();
     for before in [&linked, &recorded].into_iter().flatten().filter(|before| **before != version) {
         if let Err(error) = lift(&store, before) {
@@ -182,16 +185,22 @@ pub fn set(store: &Store, selector: &Selector, options: &Options, observer: &dyn
     })
 }
 
-/// Points the link at the version, unless somebody else moved it meanwhile.
-fn link(store: &SharedStore<'_>, version: &VersionName, seen: Option<&VersionName>) -> Result<bool> {
+/// Points the link at the version, durably, unless somebody else moved it meanwhile. Tells whether that changed anything,
+/// and gives the place of its record.
+fn link(store: &SharedStore<'_>, version: &VersionName, seen: Option<&VersionName>) -> Result<(bool, Place)> {
     let refs = store.refs()?;
-    let locked = refs.lock(store.settings().lock_timeout)?;
-    let roles = locked.read()?;
-    let found = roles.version(Role::Factory);
-    if found != seen && found != Some(version) {
-        return Err(Error::refused(Refusal::Superseded, "somebody else set another factory version meanwhile"));
-    }
-    locked.set_factory(version)
+    let (moved, place) = {
+        let locked = refs.lock(store.settings().lock_timeout)?;
+        let roles = locked.read()?;
+        let found = roles.version(Role::Factory);
+        if found != seen && found != Some(version) {
+            return Err(Error::refused(Refusal::Superseded, "somebody else set another factory version meanwhile"));
+        }
+        let place = locked.place();
+        (locked.set_factory(version)?, place)
+    };
+    refs.sync()?;
+    Ok((moved, place))
 }
 
 /// Lifts the protection of what was the factory version.

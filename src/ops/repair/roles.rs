@@ -4,10 +4,11 @@
 
 use super::Mended;
 use crate::error::{Error, Refusal, Result, Shown};
-use crate::model::Role;
+use crate::model::{Role, VersionName};
 use crate::observe::Observer;
-use crate::refs::RoleLink;
+use crate::refs::{LockedRefs, RoleLink, Switch};
 use crate::store::ExclusiveStore;
+use crate::store::survey::Survey;
 
 /// Points roles that lead nowhere at their recorded versions; gives those that were mended, and what could not be.
 ///
@@ -15,13 +16,11 @@ use crate::store::ExclusiveStore;
 ///
 /// [`Error::Locked`]; the links cannot be read.
 pub(super) fn mend(store: &ExclusiveStore<'_>, observer: &dyn Observer) -> Result<(Vec<Mended>, Vec<Error>)> {
-    let (mut mended, mut failed) = (Vec::new(), Vec::new());
+    let (mut mended, mut failed, mut switched) = (Vec::new(), Vec::new(), None);
     let refs = store.refs()?;
-    let locked = refs.lock(store.settings().lock_timeout)?;
-    locked.recover()?;
     // Previous last: switching current may change it.
     for role in [Role::Factory, Role::Current, Role::Previous] {
-        let survey = store.survey_with(locked.read()?)?;
+        let survey = store.survey()?;
         let found = match survey.roles.get(role) {
             RoleLink::Version { .. } => continue,
             RoleLink::NotALink(kind) => {
@@ -42,20 +41,36 @@ pub(super) fn mend(store: &ExclusiveStore<'_>, observer: &dyn Observer) -> Resul
         let Some(recorded) = recorded.filter(|recorded| store.has_tree(recorded).is_ok_and(|there| there)) else {
             continue;
         };
-        let pointed = match role {
-            Role::Current => locked.roll_back_to(recorded).and_then(|switch| switch.sync(store.clock(), observer)),
-            Role::Previous => locked.set_previous(recorded).map(drop),
-            Role::Factory => locked.set_factory(recorded).map(drop),
-        };
-        match pointed {
-            Ok(()) => {
+        match refs.lock(store.settings().lock_timeout).and_then(|locked| point(&locked, role, recorded, &survey)) {
+            Ok(switch) => {
+                switched = switch.or(switched);
                 tracing::info!(%role, version = %recorded, found, "pointed the role at its recorded version");
                 mended.push(Mended { version: None, path: format!("versions/{role}").into_bytes(), how: "pointed" });
             }
             Err(error) => failed.push(error),
         }
     }
+    if let Some(error) = (!mended.is_empty()).then(|| refs.sync()).and_then(Result::err) {
+        mended.clear();
+        failed.push(error);
+    }
+    if let Some(switch) = switched {
+        store.announce(&switch, observer);
+    }
     Ok((mended, failed))
+}
+
+/// Points one role, unless somebody else switched since it was found to need that.
+fn point(locked: &LockedRefs<'_>, role: Role, version: &VersionName, found: &Survey) -> Result<Option<Switch>> {
+    locked.recover()?;
+    if locked.read()?.get(role) != found.roles.get(role) {
+        return Err(Error::refused(Refusal::Superseded, format!("somebody else changed {role} meanwhile")));
+    }
+    match role {
+        Role::Current => locked.roll_back_to(version).map(Some),
+        Role::Previous => locked.set_previous(version).map(|_| None),
+        Role::Factory => locked.set_factory(version).map(|_| None),
+    }
 }
 
 /// Mends roles as a repair does, and gives those that lead to the right version in other words, or through another
@@ -69,16 +84,18 @@ pub(in crate::ops) fn point_roles(store: &ExclusiveStore<'_>, observer: &dyn Obs
     let mut done: Vec<String> =
         mended.iter().map(|mended| format!("pointed {} where it was recorded", Shown::bytes(&mended.path))).collect();
     let refs = store.refs()?;
-    let locked = refs.lock(store.settings().lock_timeout)?;
     for role in [Role::Factory, Role::Current, Role::Previous] {
-        let roles = locked.read()?;
-        let Some(version) = roles.version(role).filter(|_| !roles.get(role).is_plain()).cloned() else { continue };
-        match role {
-            Role::Current => locked.roll_back_to(&version).and_then(|switch| switch.sync(store.clock(), observer))?,
-            Role::Previous => drop(locked.set_previous(&version)?),
-            Role::Factory => drop(locked.set_factory(&version)?),
+        let survey = store.survey()?;
+        let Some(version) = survey.roles.version(role).filter(|_| !survey.roles.get(role).is_plain()) else { continue };
+        let (switch, plain) = {
+            let locked = refs.lock(store.settings().lock_timeout)?;
+            (point(&locked, role, version, &survey)?, locked.read()?.get(role).is_plain())
+        };
+        refs.sync()?;
+        if let Some(switch) = switch {
+            store.announce(&switch, observer);
         }
-        if locked.read()?.get(role).is_plain() {
+        if plain {
             done.push(format!("wrote {role} plainly"));
         }
     }

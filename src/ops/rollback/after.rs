@@ -6,7 +6,7 @@ use crate::error::{Error, chain};
 use crate::model::event::Evidence;
 use crate::model::{Action, Digest, Event, Role, VersionName};
 use crate::observe::Observer;
-use crate::refs::LockedRefs;
+use crate::refs::Refs;
 
 /// What is said of a version in evidence of an operator's decision.
 const OPERATOR: &str = "operator";
@@ -47,13 +47,20 @@ impl Attempt<'_> {
 
     /// Points `previous` at the newest version that is older than `to` and not bad. Where there is none, or no room
     /// for a link, `previous` is absent: it must lead neither forward nor to a bad version.
-    pub(super) fn set_previous(
-        &self,
-        locked: &LockedRefs<'_>,
-        to: &VersionName,
-        bad: Option<Digest>,
-    ) -> Option<VersionName> {
-        for version in self.older_than(to, bad) {
+    ///
+    /// If somebody else switched since this one, `previous` is theirs.
+    pub(super) fn set_previous(&self, refs: &Refs, to: &VersionName, bad: Option<Digest>) -> Option<VersionName> {
+        // Manifests may have to be read for it, so without the lock.
+        let older = self.older_than(to, bad);
+        let locked = match refs.lock(self.store.settings().lock_timeout) {
+            Ok(locked) if locked.expect_current(Some(to)).is_ok() => locked,
+            Ok(_) => return None,
+            Err(error) => {
+                self.warnings.warn(&format!("previous stays what it was: {}", chain(&error)));
+                return None;
+            }
+        };
+        for version in older {
             match locked.set_previous(&version) {
                 Ok(_) => return Some(version),
                 // Its tree is gone; the next one may be there.

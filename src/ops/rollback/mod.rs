@@ -9,9 +9,13 @@
 //! | 1. links and marks are read, `refs.lock` held for a moment if a crash left something to finish | no switch |
 //! | 2. candidates are checked, without a lock | a damaged candidate yields to the next; the last one is only warned of |
 //! | 3. under `refs.lock`: links are read again, the switch is made, **visible from here on** | [`Refusal::Superseded`] if somebody else switched since step 1 |
-//! | 4. the directory is synced | said |
-//! | 5. `previous` is pointed at the newest older version that is not bad | it stays absent |
-//! | 6. one append records all of it, the bad mark included | said |
+//! | 4. under `refs.lock` once more: `previous` is pointed at the newest older version that is not bad, unless somebody else switched by now | it stays absent |
+//! | 5. the directory is synced, without a lock | said |
+//! | 6. one append records all of it, the bad mark included, behind the records of earlier switches | said |
+//! | 7. `.switched` is rewritten, a trial that this overtook is removed | said |
+//!
+//! Nobody who holds `refs.lock` waits for the medium, so steps 1 and 3 wait for renames of others at most. This command's own
+//! waiting begins with step 5.
 
 mod after;
 
@@ -25,9 +29,10 @@ use crate::model::trial::Failure;
 use crate::model::{Action, Digest, Event, Role, Selector, VersionName};
 use crate::object::trust::Suspects;
 use crate::observe::{Observer, Silent};
-use crate::refs::LockedRefs;
+use crate::refs::{LockedRefs, Place, Refs, Roles, Switch};
 use crate::store::Store;
 use crate::store::survey::Survey;
+use crate::store::trial::Standing;
 
 /// What becomes of the version that is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -101,9 +106,14 @@ pub fn rollback(store: &Store, options: &Options, observer: &dyn Observer) -> Re
 
 /// What a switch back belongs to.
 pub(super) struct Supervised<'a> {
-    /// Called with the target and its level under `refs.lock`, right before the switch; an error keeps it from being
-    /// made.
+    /// Called with the target and its level, without a lock, before the switch: for what must be durable by then. An
+    /// error keeps the switch from being made.
+    pub prepare: &'a dyn Fn(&VersionName, u8) -> Result<()>,
+    /// Called with the target and its level under `refs.lock`, right before the switch, so it waits for nothing; an
+    /// error keeps the switch from being made.
     pub guard: &'a dyn Fn(&LockedRefs<'_>, &VersionName, u8) -> Result<()>,
+    /// Called without a lock when the switch is durable, before it is recorded.
+    pub settle: &'a dyn Fn(),
     /// Versions that are no way back.
     pub excluded: &'a [VersionName],
     /// The failure that it is about, where no operator asked for it.
@@ -121,25 +131,19 @@ pub(super) fn go_back(
     store.check_user()?;
     let warnings = Warnings::new(observer);
     let refs = store.refs()?;
-    let timeout = store.settings().lock_timeout;
-    let locked = refs.lock(timeout)?;
-    locked.recover()?;
-    let survey = store.survey_with(locked.read()?)?;
+    let roles = {
+        let locked = refs.lock(store.settings().lock_timeout)?;
+        locked.recover()?;
+        locked.read()?
+    };
+    let survey = store.survey_with(roles)?;
     let attempt =
         Attempt { store, options, supervised, warnings: &warnings, survey, start, suspects: Default::default() };
     attempt.warn_of_history();
     let candidates = attempt.candidates()?;
     let report = match candidates {
         Candidates::Here(version) => attempt.unchanged(version),
-        // What is not checked needs no pause between looking and switching.
-        Candidates::Some(candidates) if options.verify == Verify::None => attempt.switch(&locked, &candidates[0])?,
-        Candidates::Some(candidates) => {
-            drop(locked);
-            let chosen = attempt.choose(candidates)?;
-            let locked = refs.lock(timeout)?;
-            attempt.expect_unchanged(&locked, &chosen)?;
-            attempt.switch(&locked, &chosen)?
-        }
+        Candidates::Some(candidates) => attempt.switch(&refs, &attempt.choose(candidates)?)?,
     };
     // Behind the switch, which nothing may delay.
     if let Some(why) = store.revoke(&attempt.suspects.take()).unrecorded {
@@ -326,10 +330,10 @@ impl Attempt<'_> {
     }
 
     /// Nobody may have switched while candidates were checked.
-    fn expect_unchanged(&self, locked: &LockedRefs<'_>, chosen: &Candidate) -> Result<()> {
-        locked.expect_current(self.current())?;
+    fn expect_unchanged(&self, roles: &Roles, chosen: &Candidate) -> Result<()> {
+        roles.expect_current(self.current())?;
         let Some(role) = chosen.role else { return Ok(()) };
-        match locked.read()?.version(role) == Some(&chosen.version) {
+        match roles.version(role) == Some(&chosen.version) {
             true => Ok(()),
             false => Err(Error::refused(
                 Refusal::Superseded,
@@ -366,25 +370,21 @@ impl Attempt<'_> {
         }
     }
 
-    fn switch(&self, locked: &LockedRefs<'_>, chosen: &Candidate) -> Result<Report> {
-        if let Some(supervised) = self.supervised {
-            (supervised.guard)(locked, &chosen.version, self.level(chosen.role))?;
-        }
-        let switch = match chosen.role {
-            Some(Role::Previous) => locked.roll_back_to_previous()?,
-            Some(Role::Factory) => locked.roll_back_to_factory()?,
-            _ => locked.roll_back_to(&chosen.version)?,
-        };
-        let switched_after = self.start.elapsed();
-        if let Err(error) = switch.sync(self.store.clock(), self.warnings) {
-            let why = chain(&error);
-            self.warnings.warn(&format!("the switch is visible, but a power cut may undo it: {why}"));
-        }
+    fn switch(&self, refs: &Refs, chosen: &Candidate) -> Result<Report> {
+        let Visible { before, overtaken, place, switch, after: switched_after } = self.show(refs, chosen)?;
         let (from, to) = (switch.from.clone(), switch.to.clone());
         let from_digest = from.as_ref().and_then(|from| self.survey.digest(self.store, from));
         let bad = self.bad_mark(from.as_ref(), from_digest, chosen.digest);
-        let previous = self.set_previous(locked, &to, from_digest.filter(|_| bad.is_some()));
-        let mut events = self.survey.external_changes(self.store).unwrap_or_default();
+        let previous = self.set_previous(refs, &to, from_digest.filter(|_| bad.is_some()));
+        if let Err(error) = refs.sync() {
+            let why = chain(&error);
+            self.warnings.warn(&format!("the switch is visible, but a power cut may undo it: {why}"));
+        }
+        if let Some(supervised) = self.supervised {
+            (supervised.settle)();
+        }
+        let survey = self.store.survey_in_turn(&place, before)?;
+        let mut events = survey.external_changes(self.store).unwrap_or_default();
         let external_changes = events.iter().filter_map(|event| event.text.clone()).collect();
         let failed = self.supervised.and_then(|supervised| supervised.failed);
         events.push(Event {
@@ -404,8 +404,11 @@ impl Attempt<'_> {
         let marked_bad = bad.is_some();
         events.extend(bad);
         let recorded = switching::record(self.store, events, self.warnings);
+        drop(place);
+        switching::restate(self.store, &self.survey, &survey, self.warnings);
+        self.store.announce(&switch, self.warnings);
         if self.supervised.is_none() {
-            switching::end_trial(self.store, locked, self.warnings);
+            switching::end_trial(self.store, overtaken, self.warnings);
         }
         Ok(Report {
             from,
@@ -422,4 +425,39 @@ impl Attempt<'_> {
             elapsed: self.start.elapsed(),
         })
     }
+
+    /// Makes the switch visible.
+    fn show(&self, refs: &Refs, chosen: &Candidate) -> Result<Visible> {
+        let level = self.level(chosen.role);
+        if let Some(supervised) = self.supervised {
+            (supervised.prepare)(&chosen.version, level)?;
+        }
+        let locked = refs.lock(self.store.settings().lock_timeout)?;
+        let before = locked.read()?;
+        self.expect_unchanged(&before, chosen)?;
+        if let Some(supervised) = self.supervised {
+            (supervised.guard)(&locked, &chosen.version, level)?;
+        }
+        let switch = match chosen.role {
+            Some(Role::Previous) => locked.roll_back_to_previous()?,
+            Some(Role::Factory) => locked.roll_back_to_factory()?,
+            _ => locked.roll_back_to(&chosen.version)?,
+        };
+        let after = self.start.elapsed();
+        // While the lock is held nobody else takes a place, or ends a trial.
+        Ok(Visible { before, overtaken: self.store.standing_trial(), place: locked.place(), switch, after })
+    }
+}
+
+/// A switch that every process sees, and nothing else was done about.
+struct Visible {
+    /// The links before it.
+    before: Roles,
+    /// The trial that was open then.
+    overtaken: Result<Option<Standing>>,
+    /// When it is to be recorded.
+    place: Place,
+    switch: Switch,
+    /// How long it took until it was visible.
+    after: Duration,
 }

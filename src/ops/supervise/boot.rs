@@ -13,7 +13,7 @@ use super::readiness::warn_unready;
 use super::units::{Order, Units, known, leave_absent};
 use super::{Report, Supervision, new_trial};
 use crate::config::Service;
-use crate::error::{Result, chain};
+use crate::error::{Error, Refusal, Result, chain};
 use crate::model::event::Evidence;
 use crate::model::lenient::Unknown;
 use crate::model::trial::{Begun, Failure, MOST_ATTEMPTS};
@@ -21,7 +21,6 @@ use crate::model::{Role, Trial, VersionName};
 use crate::observe::Observer;
 use crate::ops::affected::{Touched, affected};
 use crate::ops::switching::Warnings;
-use crate::refs::LockedRefs;
 use crate::services::Activity;
 use crate::services::affected::Affected;
 use crate::store::Store;
@@ -111,18 +110,27 @@ fn stand_in(store: &Store, why: &str, supervision: &Supervision<'_>, warnings: &
     warnings.warn(&format!(
         "the trial cannot be read ({why}): it counts as failed, unless its version is known to be good"
     ));
-    let refs = store.refs()?;
-    let locked = refs.lock(store.settings().lock_timeout)?;
-    let survey = store.survey_with(locked.read()?)?;
+    let Some(unreadable) = store.standing_trial()? else { return Ok(None) };
+    let survey = store.survey()?;
     let current = survey.roles.version(Role::Current);
     let digest = current.and_then(|current| survey.digest(store, current));
     let is_good = digest.is_some_and(|digest| survey.marks.standing(&digest).good);
-    match current.filter(|_| !is_good) {
-        None => store.end_trial(&locked).map(|_| None),
+    // The power went while an operator went back: the switch is there, and neither its trial nor its record.
+    let went_back = unreadable.is_blank()
+        && survey.history.is_trustworthy()
+        && current.is_some_and(|current| survey.marks.roles.get(&Role::Current).is_some_and(|known| known != current));
+    match current.filter(|_| !is_good && !went_back) {
+        None => store.end_trial(|standing| *standing == unreadable).map(|_| None),
         Some(current) => {
             let mut trial = new_trial(store, Begun::Rollback, supervision, (current, digest), None);
             (trial.attempts, trial.watcher, trial.boot) = (MOST_ATTEMPTS, Default::default(), String::new());
-            store.write_trial(&locked, &trial)?;
+            store.write_trial(&trial, |locked| {
+                locked.expect_current(Some(current))?;
+                match store.standing_trial()? == Some(unreadable) {
+                    true => Ok(()),
+                    false => Err(Error::refused(Refusal::Superseded, "somebody else began another trial")),
+                }
+            })?;
             Ok(Some(trial))
         }
     }
@@ -135,40 +143,20 @@ fn count(
     observer: &dyn Observer,
     warnings: &Warnings<'_>,
 ) -> Result<Checked> {
-    let boot = store.clock().now().boot_id;
-    let evidence = {
-        let refs = store.refs()?;
-        let locked = refs.lock(store.settings().lock_timeout)?;
-        locked.recover()?;
-        let roles = locked.read()?;
-        match place(&trial, roles.version(Role::Current)) {
-            Place::There => {
-                if trial.boot == boot && !boot.is_empty() && trial.attempts <= MOST_ATTEMPTS {
-                    return Ok(Checked::Counted { version: trial.current, attempts: trial.attempts });
-                }
-                trial.attempts += 1;
-                trial.boot = boot;
-                let written = if trial.attempts <= MOST_ATTEMPTS { store.write_trial(&locked, &trial) } else { Ok(()) };
-                let detail = match written {
-                    Ok(()) if trial.attempts <= MOST_ATTEMPTS => {
-                        return Ok(Checked::Counted { version: trial.current, attempts: trial.attempts });
-                    }
-                    Ok(()) => format!("{MOST_ATTEMPTS} boots ended before it had proven itself"),
-                    Err(error) => format!("this boot cannot be counted: {}", chain(&error)),
-                };
-                Evidence { check: "boot".into(), detail, ..Evidence::default() }
-            }
-            Place::Before => return drop_trial(store, &locked, "the switch was never made"),
-            // The decision was written down, and the switch back was not made.
-            Place::Failed => {
-                let failure = trial.failures.pop().map(|failure| (failure.version, failure.evidence));
-                let (version, evidence) = failure.unwrap_or_else(|| (trial.current.clone(), Evidence::default()));
-                (trial.current, trial.level) = (version, trial.level.saturating_sub(1));
-                store.write_trial(&locked, &trial)?;
-                evidence
-            }
-            Place::Elsewhere => return drop_trial(store, &locked, "somebody else switched"),
+    let Some(evidence) = (match place_now(store, &trial)? {
+        Place::There => count_boot(store, &mut trial)?,
+        Place::Before => return drop_trial(store, &trial, "the switch was never made"),
+        // The decision was written down, and the switch back was not made.
+        Place::Failed => {
+            let failure = trial.failures.pop().map(|failure| (failure.version, failure.evidence));
+            let (version, evidence) = failure.unwrap_or_else(|| (trial.current.clone(), Evidence::default()));
+            (trial.current, trial.level) = (version, trial.level.saturating_sub(1));
+            store.write_trial(&trial, |locked| store.expect_trial(locked, &trial.id, Some(&trial.current)))?;
+            Some(evidence)
         }
+        Place::Elsewhere => return drop_trial(store, &trial, "somebody else switched"),
+    }) else {
+        return Ok(Checked::Counted { version: trial.current, attempts: trial.attempts });
     };
     let from = trial.current.clone();
     let (version, unknown) = (from.clone(), Unknown::new());
@@ -183,10 +171,13 @@ fn count(
             Ok(Checked::WentBack { from, to, level: trial.level, evidence })
         }
         None => {
-            let refs = store.refs()?;
-            let locked = refs.lock(store.settings().lock_timeout)?;
-            locked.expect_current(Some(&from))?;
-            degraded(store, &locked, &trial, warnings)?;
+            let place = {
+                let refs = store.refs()?;
+                let locked = refs.lock(store.settings().lock_timeout)?;
+                locked.expect_current(Some(&from))?;
+                locked.place()
+            };
+            degraded(store, place, &trial, warnings)?;
             Ok(Checked::Degraded { version: from, evidence })
         }
     }
@@ -213,8 +204,36 @@ fn place(trial: &Trial, current: Option<&VersionName>) -> Place {
     }
 }
 
-fn drop_trial(store: &Store, locked: &LockedRefs<'_>, why: &str) -> Result<Checked> {
-    store.end_trial(locked)?;
+/// Where `current` leads, once what a crash left is finished.
+fn place_now(store: &Store, trial: &Trial) -> Result<Place> {
+    let refs = store.refs()?;
+    let locked = refs.lock(store.settings().lock_timeout)?;
+    locked.recover()?;
+    Ok(place(trial, locked.read()?.version(Role::Current)))
+}
+
+/// Counts this boot; gives the evidence if there were too many, or it cannot be counted.
+fn count_boot(store: &Store, trial: &mut Trial) -> Result<Option<Evidence>> {
+    let boot = store.clock().now().boot_id;
+    if trial.boot == boot && !boot.is_empty() && trial.attempts <= MOST_ATTEMPTS {
+        return Ok(None);
+    }
+    trial.attempts += 1;
+    trial.boot = boot;
+    let detail = if trial.attempts > MOST_ATTEMPTS {
+        format!("{MOST_ATTEMPTS} boots ended before it had proven itself")
+    } else {
+        match store.write_trial(trial, |locked| store.expect_trial(locked, &trial.id, Some(&trial.current))) {
+            Ok(()) => return Ok(None),
+            Err(error @ (Error::Locked { .. } | Error::Refused { why: Refusal::Superseded, .. })) => return Err(error),
+            Err(error) => format!("this boot cannot be counted: {}", chain(&error)),
+        }
+    };
+    Ok(Some(Evidence { check: "boot".into(), detail, ..Evidence::default() }))
+}
+
+fn drop_trial(store: &Store, trial: &Trial, why: &str) -> Result<Checked> {
+    store.end_trial_of(&trial.id)?;
     Ok(Checked::Dropped(why.to_owned()))
 }
 
@@ -246,8 +265,7 @@ fn judge(
         // Not counted by anybody: done now.
         Place::Failed => return count(store, trial, supervision, observer, warnings),
         Place::Before | Place::Elsewhere => {
-            let refs = store.refs()?;
-            return drop_trial(store, &refs.lock(store.settings().lock_timeout)?, "it is not what is current");
+            return drop_trial(store, &trial, "it is not what is current");
         }
     }
     let (services, _) = leave_absent(store, supervision, known(store, supervision)?, &|_| false);

@@ -6,7 +6,7 @@ use crate::model::trial::{Begun, Failure};
 use crate::model::{Action, Digest, Event, Role, Trial, VersionName};
 use crate::observe::Observer;
 use crate::ops::switching::{self, Warnings};
-use crate::refs::LockedRefs;
+use crate::refs::Place;
 use crate::store::Store;
 
 /// The version with most units standing; in a tie the one that ran before, then the one that runs now.
@@ -48,12 +48,14 @@ pub(super) fn bad_mark(
     Ok(Some(Event { evidence: Some(first.evidence.clone()), ..Event::about(Action::Bad, version, Some(digest)) }))
 }
 
-/// Writes down what was found, and ends the trial.
-pub(super) fn conclude(store: &Store, locked: &LockedRefs<'_>, events: Vec<Event>, warnings: &Warnings<'_>) {
+/// Writes down what was found, before all that is switched later, and ends the trial of this name.
+pub(super) fn conclude(store: &Store, id: &str, place: Place, events: Vec<Event>, warnings: &Warnings<'_>) {
     if !events.is_empty() {
+        place.wait(store.patience());
         switching::record(store, events, warnings);
     }
-    if let Err(error) = store.end_trial(locked) {
+    drop(place);
+    if let Err(error) = store.end_trial_of(id) {
         warnings
             .warn(&format!("the trial cannot be ended, and is judged once more at the next boot: {}", chain(&error)));
     }
@@ -62,12 +64,12 @@ pub(super) fn conclude(store: &Store, locked: &LockedRefs<'_>, events: Vec<Event
 /// Writes down that nothing holds, and ends the trial. Gives what is marked bad.
 pub(super) fn degraded(
     store: &Store,
-    locked: &LockedRefs<'_>,
+    place: Place,
     trial: &Trial,
     warnings: &Warnings<'_>,
 ) -> Result<Option<VersionName>> {
     let current = &trial.current;
-    let survey = store.survey_with(locked.read()?)?;
+    let survey = store.survey()?;
     let failed = trial.failures.iter().find(|failure| failure.version == *current).or(trial.failures.last());
     let tried: Vec<String> =
         trial.failures.iter().map(|failure| format!("{}: {}", failure.version, failure.evidence)).collect();
@@ -81,6 +83,6 @@ pub(super) fn degraded(
         outcome: "degraded".into(),
         ..Event::about(Action::Degraded, current, survey.digest(store, current))
     });
-    conclude(store, locked, events, warnings);
+    conclude(store, &trial.id, place, events, warnings);
     Ok(marked_bad)
 }

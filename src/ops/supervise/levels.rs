@@ -16,7 +16,7 @@ use crate::observe::Observer;
 use crate::ops::affected::{Touched, affected};
 use crate::ops::rollback::{self as back, Left, Supervised, go_back};
 use crate::ops::switching::{BadVersions, Verify, Warnings};
-use crate::refs::LockedRefs;
+use crate::refs::{LockedRefs, Place};
 use crate::services::affected::Affected;
 use crate::services::{Activity, Judgement, UnitState, watch};
 use crate::store::Store;
@@ -63,6 +63,7 @@ impl Ended {
             preflight: Vec::new(),
             external_changes: Vec::new(),
             warnings: Vec::new(),
+            switched_after: None,
             elapsed: start.elapsed(),
         }
     }
@@ -88,23 +89,26 @@ impl<'a> Levels<'a> {
     /// Writes the trial, before anything else happens.
     pub(super) fn open(&mut self, restarted: &[Affected]) -> Result<()> {
         self.take_units(restarted);
-        let refs = self.store.refs()?;
-        let locked = refs.lock(self.store.settings().lock_timeout)?;
-        locked.recover()?;
-        locked.expect_current(self.trial.from.as_ref())?;
-        self.store.write_trial(&locked, &self.trial)
+        self.store.write_trial(&self.trial, |locked| {
+            locked.recover()?;
+            locked.expect_current(self.trial.from.as_ref())
+        })
     }
 
     /// Takes a trial that nobody watches any longer; that this cannot be written down keeps nothing from going on.
     pub(super) fn take_over(&mut self) -> Result<()> {
         self.trial.watcher = self.store.watcher();
-        let refs = self.store.refs()?;
-        let locked = refs.lock(self.store.settings().lock_timeout)?;
-        if let Err(error) = self.store.write_trial(&locked, &self.trial) {
-            self.units.warnings.warn(&format!("the trial cannot be written: {}", chain(&error)));
-            self.trial.id.clear();
+        let Trial { id, current, .. } = &self.trial;
+        let ours = |locked: &LockedRefs<'_>| self.store.expect_trial(locked, id, Some(current));
+        match self.store.write_trial(&self.trial, ours) {
+            Ok(()) => Ok(()),
+            Err(error @ Error::Refused { why: Refusal::Superseded, .. }) => Err(error),
+            Err(error) => {
+                self.units.warnings.warn(&format!("the trial cannot be written: {}", chain(&error)));
+                self.trial.id.clear();
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     fn take_units(&mut self, restarted: &[Affected]) {
@@ -118,15 +122,7 @@ impl<'a> Levels<'a> {
     /// Takes back what was prepared for a switch that was not made.
     pub(super) fn give_up(&self, stopped: &[String]) {
         self.start_again(stopped);
-        let ended = (|| {
-            let refs = self.store.refs()?;
-            let locked = refs.lock(self.store.settings().lock_timeout)?;
-            match self.store.trial()?.open().is_some_and(|trial| trial.id == self.trial.id) {
-                true => self.store.end_trial(&locked).map(drop),
-                false => Ok(()),
-            }
-        })();
-        if let Err(error) = ended {
+        if let Err(error) = self.store.end_trial_of(&self.trial.id) {
             self.units.warnings.warn(&format!("the open trial cannot be ended: {}", chain(&error)));
         }
     }
@@ -278,10 +274,8 @@ impl<'a> Levels<'a> {
 
     /// Writes down that the current version holds, and ends the trial.
     fn passed(&mut self) -> Result<Ended> {
-        let refs = self.store.refs()?;
-        let locked = refs.lock(self.store.settings().lock_timeout)?;
-        expect_ours(self.store, &locked, &self.trial)?;
-        let survey = self.store.survey_with(locked.read()?)?;
+        let place = place_of_ours(self.store, &self.trial)?;
+        let survey = self.store.survey()?;
         let current = self.trial.current.clone();
         let digest = survey.digest(self.store, &current);
         let standing = digest.map(|digest| survey.marks.standing(&digest)).unwrap_or_default();
@@ -292,7 +286,7 @@ impl<'a> Levels<'a> {
         }
         let marked_bad = bad_mark(self.store, &self.trial, digest, self.units.warnings)?;
         events.extend(marked_bad.clone());
-        conclude(self.store, &locked, events, self.units.warnings);
+        conclude(self.store, &self.trial.id, place, events, self.units.warnings);
         let outcome = if self.trial.failures.is_empty() { Outcome::Done } else { Outcome::RolledBack };
         Ok(self.ended(outcome, marked_bad.and_then(|event| event.version)))
     }
@@ -314,10 +308,8 @@ impl<'a> Levels<'a> {
         let gone = if best == self.trial.current { Ok(()) } else { self.go_to_least_bad(best) };
         self.start_again(stopped);
         gone?;
-        let refs = self.store.refs()?;
-        let locked = refs.lock(self.store.settings().lock_timeout)?;
-        expect_ours(self.store, &locked, &self.trial)?;
-        let marked_bad = degraded(self.store, &locked, &self.trial, self.units.warnings)?;
+        let place = place_of_ours(self.store, &self.trial)?;
+        let marked_bad = degraded(self.store, place, &self.trial, self.units.warnings)?;
         Ok(self.ended(Outcome::Degraded, marked_bad))
     }
 
@@ -325,13 +317,13 @@ impl<'a> Levels<'a> {
         let left = self.trial.current.clone();
         let level = self.level_of(&best);
         let next = RefCell::new(self.trial.clone());
-        let guard = |locked: &LockedRefs<'_>, to: &VersionName, _: u8| {
+        let prepare = |to: &VersionName, _: u8| {
             let mut trial = next.borrow_mut();
-            expect_ours(self.store, locked, &trial)?;
             (trial.current, trial.level) = (to.clone(), level);
-            write(self.store, locked, &mut trial, self.units.warnings);
-            Ok(())
+            write(self.store, &mut trial, &left, self.units.warnings)
         };
+        let guard =
+            |locked: &LockedRefs<'_>, _: &VersionName, _: u8| expect_ours(self.store, locked, &next.borrow(), &left);
         let options = back::Options {
             to: Some(Selector::Name(best.clone())),
             verify: Verify::None,
@@ -340,7 +332,8 @@ impl<'a> Levels<'a> {
             reason: Some("no version holds; this one is the least bad".into()),
         };
         let failed = self.trial.failures.first();
-        let supervised = Supervised { guard: &guard, excluded: &[], failed };
+        let settle = || {};
+        let supervised = Supervised { prepare: &prepare, guard: &guard, settle: &settle, excluded: &[], failed };
         let switched = go_back(self.store, &options, Some(&supervised), self.units.observer)?;
         switched.warnings.iter().for_each(|warning| self.units.warnings.warn(warning));
         self.trial = next.into_inner();
@@ -375,23 +368,41 @@ fn superseded(current: &VersionName) -> Error {
     )
 }
 
-/// Makes sure under the lock that a step is still ours. A trial that could not be written has no name.
-fn expect_ours(store: &Store, locked: &LockedRefs<'_>, trial: &Trial) -> Result<()> {
+/// Makes sure under the lock that a step is still ours, and that `current` leads where we left it. A trial that could not
+/// be written has no name.
+fn expect_ours(store: &Store, locked: &LockedRefs<'_>, trial: &Trial, current: &VersionName) -> Result<()> {
     match trial.id.is_empty() {
-        true => locked.expect_current(Some(&trial.current)),
-        false => store.expect_trial(locked, &trial.id, Some(&trial.current)),
+        true => locked.expect_current(Some(current)),
+        false => store.expect_trial(locked, &trial.id, Some(current)),
     }
 }
 
-/// Writes a trial if that can be had: going back must not fail for it.
-fn write(store: &Store, locked: &LockedRefs<'_>, trial: &mut Trial, warnings: &Warnings<'_>) {
+/// The place of what is to be recorded about a trial that is still ours: before all that is switched later.
+fn place_of_ours(store: &Store, trial: &Trial) -> Result<Place> {
+    let refs = store.refs()?;
+    let locked = refs.lock(store.settings().lock_timeout)?;
+    expect_ours(store, &locked, trial, &trial.current)?;
+    Ok(locked.place())
+}
+
+/// Writes a trial while `current` leads where it was left, if that can be had: going back must not fail for it.
+///
+/// # Errors
+///
+/// [`Refusal::Superseded`] if the trial is no longer ours.
+fn write(store: &Store, trial: &mut Trial, left: &VersionName, warnings: &Warnings<'_>) -> Result<()> {
     if trial.id.is_empty() {
-        return;
+        return Ok(());
     }
-    if let Err(error) = store.write_trial(locked, trial) {
-        warnings.warn(&format!("the trial cannot be written, so that a power cut ends it: {}", chain(&error)));
-        let _ = store.end_trial(locked);
-        trial.id.clear();
+    match store.write_trial(trial, |locked| expect_ours(store, locked, trial, left)) {
+        Ok(()) => Ok(()),
+        Err(error @ Error::Refused { why: Refusal::Superseded, .. }) => Err(error),
+        Err(error) => {
+            warnings.warn(&format!("the trial cannot be written, so that a power cut ends it: {}", chain(&error)));
+            let _ = store.end_trial_of(&trial.id);
+            trial.id.clear();
+            Ok(())
+        }
     }
 }
 
@@ -411,15 +422,16 @@ pub(super) fn step_back(
     };
     let reason = trial.failures.last().map(|failure| format!("{} failed: {}", failure.version, failure.evidence));
     let next = RefCell::new(trial.clone());
-    let guard = |locked: &LockedRefs<'_>, to: &VersionName, level: u8| {
+    let prepare = |to: &VersionName, level: u8| {
         let mut next = next.borrow_mut();
-        expect_ours(store, locked, &next)?;
         (next.current, next.level, next.attempts) = (to.clone(), level, 0);
-        write(store, locked, &mut next, warnings);
-        Ok(())
+        write(store, &mut next, &trial.current, warnings)
     };
+    let guard =
+        |locked: &LockedRefs<'_>, _: &VersionName, _: u8| expect_ours(store, locked, &next.borrow(), &trial.current);
     let failed = trial.failures.first();
-    let supervised = Supervised { guard: &guard, excluded: &excluded, failed };
+    let settle = || {};
+    let supervised = Supervised { prepare: &prepare, guard: &guard, settle: &settle, excluded: &excluded, failed };
     let options = back::Options { to, left: Left::Unmarked, reason, ..back::Options::default() };
     match go_back(store, &options, Some(&supervised), observer) {
         Ok(switched) => {

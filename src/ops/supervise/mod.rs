@@ -14,11 +14,20 @@
 //! | 7. they do not: trial says why and where to go, durable | makes the switch back that the trial says |
 //! | 8. switched back, step 5 again | watches the version that was gone back to |
 //!
-//! A rollback begins at step 2 and writes the trial right before it switches: nothing durable may stand in its way.
+//! A rollback begins at step 2 and shows the trial right before it switches: nothing may be waited for by then. Both are
+//! made durable together, behind the switch. A power cut in between leaves:
+//!
+//! | on the medium | `boot-check` |
+//! | --- | --- |
+//! | neither | nothing, or what the trial before says |
+//! | the trial | ends it: nothing was switched |
+//! | the trial, empty, and not the switch | treats it as one that cannot be read |
+//! | the switch, with or without an empty trial, or one from before | ends the trial: the services were started with the version that was gone back to |
 //!
 //! **Invariant:** every step compares first, under `refs.lock`, that the trial is its own and that `current` leads where it
 //! left it; else it stops with [`Refusal::Superseded`](crate::error::Refusal::Superseded) and undoes nothing. No lock is
-//! held while services stop, start or are watched.
+//! held while services stop, start or are watched, and `refs.lock` never while the medium is waited for: what a step writes
+//! down is durable before its switch takes the lock, where it compares again.
 //!
 //! **Invariant:** only the target of an activation becomes bad, and only when it is known what the fallbacks come to: an
 //! HTTP or command probe that fails on every version says nothing of the release.
@@ -148,7 +157,9 @@ pub struct Report {
     pub external_changes: Vec<String>,
     /// What the user should know.
     pub warnings: Vec<String>,
-    /// How long it took.
+    /// How long it took until the switch that was asked for was visible; `None` if this did not make it.
+    pub switched_after: Option<Duration>,
+    /// How long it took in all.
     pub elapsed: Duration,
 }
 
@@ -212,7 +223,8 @@ pub fn activate(
     (supervision.say)(&forward::sentence(&switched));
     let ended = levels.run(Order::Restart, restarted, Some(before))?;
     let report = ended.report(store, (from, target, activation.digest), start);
-    Ok(Report { preflight, external_changes: switched.external_changes, warnings: warnings.finish(), ..report })
+    let (external_changes, switched_after) = (switched.external_changes, Some(switched.switched_after));
+    Ok(Report { preflight, external_changes, warnings: warnings.finish(), switched_after, ..report })
 }
 
 /// Switches `current` back, restarts services, and watches them. Where no trial can be written (a full disk), the switch
@@ -238,19 +250,32 @@ pub fn rollback(
     let from = store.refs()?.read()?.version(Role::Current).cloned();
     let units = Units { supervision, services, observer, warnings: &warnings };
     let (stopped, expected) = stop_before(store, options, &units, from.as_ref());
-    let trial = RefCell::new(None);
+    let (trial, left_open) = (RefCell::new(None), RefCell::new(None));
     let guard = |locked: &LockedRefs<'_>, to: &VersionName, level: u8| {
         locked.expect_current(from.as_ref())?;
         let mut new = new_trial(store, Begun::Rollback, supervision, (to, None), from.as_ref());
         new.level = level;
-        if let Err(error) = store.write_trial(locked, &new) {
+        if let Err(error) = store.show_trial(locked, &new) {
             warnings.warn(&format!("no trial can be written, so that a power cut ends it: {}", chain(&error)));
             new.id.clear();
+            drop(left_open.replace(store.standing_trial().ok().flatten()));
         }
         drop(trial.replace(Some(new)));
         Ok(())
     };
-    let supervised = back::Supervised { guard: &guard, excluded: &[], failed: None };
+    let settle = || {
+        let shown = trial.borrow().as_ref().is_some_and(|trial| !trial.id.is_empty());
+        if let Some(error) = shown.then(|| store.settle_trial()).and_then(Result::err) {
+            warnings.warn(&format!("a power cut may end the trial: {}", chain(&error)));
+        }
+        if let Some(overtaken) = left_open.take() {
+            let _ = store.end_trial(|standing| *standing == overtaken);
+        }
+    };
+    let before = start.elapsed();
+    let prepare = |_: &VersionName, _: u8| Ok(());
+    let supervised =
+        back::Supervised { prepare: &prepare, guard: &guard, settle: &settle, excluded: &[], failed: None };
     let switched = match observer.interrupted() && !stopped.is_empty() {
         true => Err(Error::Interrupted),
         false => back::go_back(store, options, Some(&supervised), observer),
@@ -277,13 +302,9 @@ pub fn rollback(
     let report = ended.report(store, (from, switched.to, switched.digest), start);
     // Behind the switch and the watch, which it must not delay.
     let preflight = warn_unready(store, supervision, &warnings);
-    Ok(Report {
-        marked_bad,
-        preflight,
-        external_changes: switched.external_changes,
-        warnings: warnings.finish(),
-        ..report
-    })
+    let (external_changes, warnings) = (switched.external_changes, warnings.finish());
+    let switched_after = Some(before + switched.switched_after);
+    Ok(Report { marked_bad, preflight, external_changes, warnings, switched_after, ..report })
 }
 
 /// What a switch back between these versions restarts. In doubt that is everything.
@@ -409,6 +430,7 @@ fn unchanged(
         preflight: Vec::new(),
         external_changes: Vec::new(),
         warnings,
+        switched_after: None,
         elapsed: start.elapsed(),
     }
 }

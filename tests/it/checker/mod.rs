@@ -89,6 +89,7 @@ pub fn look(root: &Path) -> Seen {
             "lock",
             "publish.lock",
             "refs.lock",
+            "turns.lock",
             "history.lock",
             // Reserved for what other builds keep there.
             "releases",

@@ -11,6 +11,7 @@ mod readonly;
 mod repair;
 mod sample;
 mod scene;
+mod slow;
 mod sweep;
 mod trace;
 
@@ -28,6 +29,7 @@ pub fn tests() -> Vec<Trial> {
         power::tests(),
         readonly::tests(),
         repair::tests(),
+        slow::tests(),
         sweep::tests(),
         trace::tests(),
     ]

@@ -63,8 +63,18 @@ pub enum Fate {
 }
 
 /// Runs `command`; for every call that changes something below `dir`, `decide` says what becomes of it.
-#[allow(clippy::zombie_processes, reason = "the tracer waits for it")]
 pub fn run(command: &mut Command, dir: &Path, decide: &mut dyn FnMut(&Call) -> Fate) -> Ran {
+    let forks = libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEVFORK;
+    run_with(command, dir, forks, decide)
+}
+
+/// The same without the programs that it starts: services outlive it.
+pub fn run_alone(command: &mut Command, dir: &Path, decide: &mut dyn FnMut(&Call) -> Fate) -> Ran {
+    run_with(command, dir, 0, decide)
+}
+
+#[allow(clippy::zombie_processes, reason = "the tracer waits for it")]
+fn run_with(command: &mut Command, dir: &Path, forks: i32, decide: &mut dyn FnMut(&Call) -> Fate) -> Ran {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     // SAFETY: between fork and exec only ptrace is called, which is a system call and nothing else.
     unsafe {
@@ -75,7 +85,7 @@ pub fn run(command: &mut Command, dir: &Path, decide: &mut dyn FnMut(&Call) -> F
     }
     let mut child = command.spawn().expect("the binary runs under ptrace");
     let first = libc::pid_t::try_from(child.id()).expect("a process number");
-    let mut tracer = Tracer { dir: dir.to_owned(), first, inside: HashMap::new(), code: None };
+    let mut tracer = Tracer { dir: dir.to_owned(), first, forks, inside: HashMap::new(), code: None };
     tracer.follow(decide);
     let read = |pipe: &mut dyn Read| {
         let mut text = Vec::new();
@@ -90,6 +100,8 @@ pub fn run(command: &mut Command, dir: &Path, decide: &mut dyn FnMut(&Call) -> F
 struct Tracer {
     dir: PathBuf,
     first: libc::pid_t,
+    /// Options by which what it starts is traced as well.
+    forks: i32,
     /// Threads that are inside a call, and what it is to return instead of what it returns.
     inside: HashMap<libc::pid_t, Option<i64>>,
     code: Option<i32>,
@@ -122,11 +134,7 @@ impl Drop for Tracer {
 
 impl Tracer {
     fn follow(&mut self, decide: &mut dyn FnMut(&Call) -> Fate) {
-        let options = libc::PTRACE_O_TRACESYSGOOD
-            | libc::PTRACE_O_TRACECLONE
-            | libc::PTRACE_O_TRACEFORK
-            | libc::PTRACE_O_TRACEVFORK
-            | libc::PTRACE_O_EXITKILL;
+        let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE | self.forks | libc::PTRACE_O_EXITKILL;
         let mut started = false;
         loop {
             let mut status = 0;

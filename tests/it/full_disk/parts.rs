@@ -9,7 +9,6 @@ use tope_store::fsys::Dir;
 use tope_store::history::{Appended, History, SEGMENT_BYTES, State};
 use tope_store::layout::Layout;
 use tope_store::model::{Action, Event, Role, VersionName};
-use tope_store::observe::Silent;
 use tope_store::refs::{LockedRefs, Refs};
 
 use crate::support::Outcome;
@@ -131,14 +130,13 @@ fn rolling_back_needs_neither_a_block_nor_an_inode() -> Outcome {
         drop(lock(&refs));
         let factory = refs.read().unwrap().version(Role::Factory).cloned().unwrap();
         fill(&top);
-        let locked = lock(&refs);
-        let back = locked.roll_back_to_previous().unwrap();
+        let back = lock(&refs).roll_back_to_previous().unwrap();
         assert_eq!((&back.to, back.changed), (&name(previous), true));
-        back.sync(&FixedClock::at(0), &Silent).unwrap();
+        refs.sync().unwrap();
         assert_eq!(refs.read().unwrap().version(Role::Current), Some(&name(previous)));
-        let back = locked.roll_back_to_factory().unwrap();
+        let back = lock(&refs).roll_back_to_factory().unwrap();
         assert_eq!(back.to, factory);
-        back.sync(&FixedClock::at(0), &Silent).unwrap();
+        refs.sync().unwrap();
         assert_eq!(refs.read().unwrap().of(&factory), [Role::Current, Role::Factory]);
         assert!(!all(&top).iter().any(|(name, _)| name.starts_with('.')), "{:?}", all(&top));
     }

@@ -14,6 +14,7 @@ tests![
     a_trial_that_never_switched_is_dropped,
     a_decision_that_was_written_down_is_carried_out,
     a_trial_that_cannot_be_read_counts_as_failed,
+    a_blank_trial_behind_a_switch_that_was_not_recorded_is_dropped,
     a_watched_trial_is_left_alone,
 ];
 
@@ -180,6 +181,25 @@ fn a_trial_that_cannot_be_read_counts_as_failed() -> Outcome {
     std::fs::write(site.fixture.path("store/trial"), "").unwrap();
     assert_eq!(site.json(&["boot-check", "--count"], 0)["trial"], "dropped");
     assert_eq!(site.current(), "v1.1.0");
+    Ok(())
+}
+
+/// The power went while an operator went back: the switch reached the medium, and neither its record nor its trial.
+fn a_blank_trial_behind_a_switch_that_was_not_recorded_is_dropped() -> Outcome {
+    for (left, dropped) in [("", true), ("\0\0\0", true), ("noise", false)] {
+        let site = site(STEADY);
+        site.release("1.3.0", STEADY);
+        // Known to be good is none but 1.1.0.
+        site.run(&["activate", "1.3.0"]).ok();
+        let current = site.fixture.path("versions/current");
+        std::fs::remove_file(&current).unwrap();
+        std::os::unix::fs::symlink("v1.2.0", &current).unwrap();
+        std::fs::write(site.fixture.path("store/trial"), left).unwrap();
+        let checked = site.json(&["boot-check", "--count"], if dropped { 0 } else { 7 });
+        assert_eq!(checked["trial"], if dropped { "dropped" } else { "went-back" }, "{left:?}");
+        assert_eq!(site.current() == "v1.2.0", dropped, "{left:?}");
+        assert_eq!(site.fixture.path("store/trial").exists(), !dropped, "{left:?}");
+    }
     Ok(())
 }
 

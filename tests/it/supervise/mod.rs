@@ -49,19 +49,19 @@ esac
 "#;
 
 /// A program that runs on.
-const STEADY: &str = "exec sleep 1000";
+pub const STEADY: &str = "exec sleep 1000";
 /// One that ends at once.
 const DEAD: &str = "exit 3";
 /// One that the manager does not get started.
 const REFUSES: &str = "# refuses";
 
 /// A store with two services, `api` and `web`.
-struct Site {
-    fixture: Fixture,
+pub struct Site {
+    pub fixture: Fixture,
 }
 
 impl Site {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::with("")
     }
 
@@ -84,7 +84,7 @@ impl Site {
     }
 
     /// Imports a release whose `api` does this, and whose `web` is the same in all.
-    fn release(&self, version: &str, api: &str) {
+    pub fn release(&self, version: &str, api: &str) {
         let source = self.fixture.beside(format!("source-{version}"));
         tree::program(source.join("bin/api"), format!("#!/bin/sh\n# {version}\n{api}\n"));
         tree::program(source.join("bin/web"), format!("#!/bin/sh\n{STEADY}\n"));
@@ -92,7 +92,7 @@ impl Site {
     }
 
     /// The factory version holds, and runs with both services.
-    fn begun(self) -> Self {
+    pub fn begun(self) -> Self {
         self.release("1.0.0", STEADY);
         self.fixture.run(&["factory", "set", "1.0.0"]).ok();
         self.fixture.run(&["activate", "1.0.0", "--restart=all"]).ok();
@@ -127,7 +127,7 @@ impl Site {
         findings.map(|finding| finding["kind"].as_str().unwrap().to_owned()).collect()
     }
 
-    fn current(&self) -> String {
+    pub fn current(&self) -> String {
         self.fixture.link("versions/current")
     }
 

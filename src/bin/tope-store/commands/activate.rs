@@ -79,6 +79,7 @@ pub struct Document {
     previous: Option<String>,
     external_changes: Vec<String>,
     warnings: Vec<String>,
+    switched_after_ms: u128,
     elapsed_ms: u128,
 }
 
@@ -94,6 +95,7 @@ impl Document {
             previous: report.previous.as_ref().map(ToString::to_string),
             external_changes: report.external_changes.clone(),
             warnings: report.warnings.clone(),
+            switched_after_ms: report.switched_after.as_millis(),
             elapsed_ms: report.elapsed.as_millis(),
         }
     }

@@ -145,6 +145,7 @@ pub struct Document<'a> {
     preflight: Vec<PreflightDocument>,
     external_changes: &'a [String],
     warnings: &'a [String],
+    switched_after_ms: Option<u128>,
     elapsed_ms: u128,
 }
 
@@ -166,6 +167,7 @@ impl<'a> Document<'a> {
             preflight: PreflightDocument::all(&report.preflight),
             external_changes: &report.external_changes,
             warnings: &report.warnings,
+            switched_after_ms: report.switched_after.map(|after| after.as_millis()),
             elapsed_ms: report.elapsed.as_millis(),
         }
     }
