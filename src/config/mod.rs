@@ -3,7 +3,13 @@
 //! Everything is checked here, once, so that a mistake is met when the file is read and not at 3 a.m. in a rollback:
 //! unknown keys, sizes, durations, patterns, addresses, templates. Errors name the line and the key.
 //!
-//! **Invariant:** a [`Config`] holds only what can be used; nothing in the file is read and ignored.
+//! A table that this build does not know is named and ignored: a newer build reads it. An unknown key in a known table is
+//! refused, since it may be a mistake in one that decides.
+//!
+//! **Invariant:** a [`Config`] holds only what can be used; nothing in the file is read and ignored but whole tables, which
+//! it names.
+//!
+//! What goes back and looks must work with a file that is refused as well: [`salvage`] takes of it what can be taken.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,11 +24,13 @@ use crate::model::units::{parse_duration, parse_size};
 
 mod notify;
 mod probe;
+mod salvage;
 mod service;
 mod unit;
 
 pub use notify::{Occasion, Occasions};
 pub use probe::{CommandProbe, DEFAULT_PROBE_TIMEOUT, HttpAddress, HttpProbe};
+pub use salvage::{Salvaged, salvage};
 pub use service::{DEFAULT_SETTLE, DEFAULT_TIMEOUT, Service, Supervisor, Templates, UNIT_PLACEHOLDER};
 pub use unit::UnitName;
 
@@ -49,6 +57,8 @@ pub struct Config {
     pub supervisor: Supervisor,
     /// The services that are restarted and watched, in the order of the file; unit names are unique.
     pub services: Vec<Service>,
+    /// Tables that this build does not know, in the order of the file.
+    pub unknown_tables: Vec<String>,
 }
 
 /// What imports do.
@@ -108,6 +118,7 @@ impl Config {
     ///
     /// [`ConfigError`] for the first thing that is wrong.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let unknown_tables = unknown_tables(text)?;
         let raw: Raw = toml::from_str(text).map_err(|error| located(text, &error))?;
         let mut config = Self {
             root: raw.root,
@@ -123,6 +134,7 @@ impl Config {
             notify_on: raw.notify.on,
             supervisor: raw.supervisor.unwrap_or_default(),
             services: Vec::with_capacity(raw.service.len()),
+            unknown_tables,
         };
         for (at, service) in raw.service.into_iter().enumerate() {
             let span = service.span();
@@ -144,9 +156,37 @@ impl Config {
     }
 }
 
-/// The file as it is spelled.
+/// All that stands at the top of a file.
+const KNOWN: [&str; 7] = ["root", "bin_dir", "import", "retention", "notify", "supervisor", "service"];
+
+/// The tables that this build does not know.
+///
+/// # Errors
+///
+/// There is an unknown key that is no table. Text that is no TOML has none: reading it says what is wrong.
+fn unknown_tables(text: &str) -> Result<Vec<String>, ConfigError> {
+    use toml::de::DeValue;
+    let Ok(root) = toml::de::DeTable::parse(text) else { return Ok(Vec::new()) };
+    let unknown = root.get_ref().iter().filter(|(key, _)| !KNOWN.contains(&key.get_ref().as_ref()));
+    let mut unknown: Vec<_> = unknown.map(|(key, value)| (key.span().start, key.get_ref(), value)).collect();
+    unknown.sort_unstable_by_key(|(start, ..)| *start);
+    let is_table = |value: &DeValue<'_>| match value {
+        DeValue::Table(_) => true,
+        DeValue::Array(items) => items.iter().next().is_some_and(|first| matches!(first.get_ref(), DeValue::Table(_))),
+        _ => false,
+    };
+    match unknown.iter().find(|(.., value)| !is_table(value.get_ref())) {
+        Some((start, key, _)) => {
+            let known = KNOWN.map(|known| format!("`{known}`")).join(", ");
+            let problem = format!("unknown field `{}`, expected one of {known}", Shown::text(key));
+            Err(ConfigError { line: line_of(text, *start), key: key.to_string(), problem })
+        }
+        None => Ok(unknown.into_iter().map(|(_, key, _)| key.to_string()).collect()),
+    }
+}
+
+/// The file as it is spelled, but for unknown tables.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Raw {
     #[serde(default, deserialize_with = "absolute")]
     root: Option<PathBuf>,

@@ -319,10 +319,16 @@ pub fn stat_path(path: &Path) -> Option<super::Stat> {
     rustix::fs::stat(path).ok().map(|stat| super::Stat::of(&stat))
 }
 
+/// How much of a file that is read by its path is read at most: what is longer is none of those that are meant.
+pub const MOST_READ_BYTES: u64 = 16 << 20;
+
 /// The whole of a file by its path, or `None` if there is none.
 pub fn try_read_path(path: &Path) -> Result<Option<Vec<u8>>> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MOST_READ_BYTES).read_to_end(&mut bytes));
+    match read {
+        Ok(_) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("read", path, error)),
     }

@@ -134,8 +134,8 @@ impl Rooted {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let opened = retry_on_intr(|| rustix::fs::open(own_name.as_str(), flags, Mode::empty()));
         let mut bytes = Vec::new();
-        let mut opened = File::from(opened.map_err(|errno| fail(errno.into()))?);
-        opened.read_to_end(&mut bytes).map_err(fail)?;
+        let opened = File::from(opened.map_err(|errno| fail(errno.into()))?);
+        opened.take(file::MOST_READ_BYTES).read_to_end(&mut bytes).map_err(fail)?;
         Ok(Some(bytes))
     }
 

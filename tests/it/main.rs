@@ -47,6 +47,7 @@ mod remove;
 mod repair;
 mod revoke;
 mod rollback;
+mod salvage;
 mod services;
 mod status;
 mod stress;
@@ -106,6 +107,7 @@ fn main() -> std::process::ExitCode {
         repair::tests(),
         revoke::tests(),
         rollback::tests(),
+        salvage::tests(),
         services::tests(),
         status::tests(),
         stress::tests(),

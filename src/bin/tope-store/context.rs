@@ -7,13 +7,15 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::Serialize;
-use tope_store::config::{Config, DEFAULT_CONFIG_PATH};
-use tope_store::error::{Error, Result, chain};
+use tope_store::config::{Config, DEFAULT_CONFIG_PATH, Salvaged};
+use tope_store::error::{Error, Result, Shown, chain};
+use tope_store::fsys::Kind;
 use tope_store::layout::{self, Layout};
 use tope_store::model::actor::Claimed;
+use tope_store::ops::configuration::{Refused, load_leniently};
 use tope_store::store::{Settings, Store};
 
-use crate::cli::{Color, Global};
+use crate::cli::{Cli, Color, Global};
 use crate::exit::Exit;
 use crate::input::StandardInput;
 use crate::render::json;
@@ -24,12 +26,19 @@ pub struct Context {
     global: Global,
     config: Config,
     refused_configuration: Option<String>,
+    /// What is wrong with the configuration, and what follows from that.
+    doubts: Vec<String>,
     interrupted: Arc<AtomicBool>,
 }
 
 impl Context {
-    /// Reads the configuration and sets up signals, logging and limits. A `fire_exit` opens with a configuration that
-    /// cannot be read as well: then it is as if there were none.
+    /// Reads the configuration and sets up signals, logging and limits. A `fire_exit` opens with a configuration that is
+    /// refused as well, and takes of it what it needs.
+    ///
+    /// # Errors
+    ///
+    /// The configuration is refused. A `fire_exit` is refused only where neither an argument nor the environment nor the
+    /// configuration says where the store lies, and none lies at the usual place.
     pub fn new(global: &Global, fire_exit: bool) -> Result<Self> {
         match global.color {
             Color::Auto => {}
@@ -49,17 +58,48 @@ impl Context {
         if !global.lock_timeout.is_finite() || !(0.0..=1e9).contains(&global.lock_timeout) {
             return Err(Error::Usage("--lock-timeout takes a number of seconds, 0 or more".into()));
         }
-        let mut context =
-            Self { global: global.clone(), config: Config::default(), refused_configuration: None, interrupted };
+        let mut context = Self {
+            global: global.clone(),
+            config: Config::default(),
+            refused_configuration: None,
+            doubts: Vec::new(),
+            interrupted,
+        };
         match configuration(global) {
-            Ok(config) => context.config = config,
-            Err(error) if fire_exit => {
-                context.warn(format_args!("{}; going on without it", chain(&error)));
-                context.refused_configuration = Some(chain(&error));
+            Ok(config) => {
+                let unknown = config.unknown_tables.iter().map(|table| {
+                    format!("the configuration has a table that this build does not know: {}", Shown::text(table))
+                });
+                context.doubts.extend(unknown);
+                context.config = config;
             }
-            Err(error) => return Err(error),
+            Err(refused) if fire_exit => context.salvage(&refused)?,
+            Err(refused) => return Err(refused.error),
         }
+        context.doubts.iter().for_each(|doubt| context.warn(doubt));
         Ok(context)
+    }
+
+    /// Goes on with what could be taken of a configuration.
+    fn salvage(&mut self, refused: &Refused) -> Result<()> {
+        self.config = refused.salvaged.config.clone();
+        let why = chain(&refused.error);
+        self.refused_configuration = Some(why.clone());
+        self.doubts.push(format!("{why}; going on with what could be read of the configuration"));
+        self.doubts.extend(refused.salvaged.lost.iter().cloned());
+        if self.global.root.is_none() && self.config.root.is_none() {
+            let layout = self.layout();
+            if let Err(error) = Store::open_leniently(layout.clone(), self.settings()) {
+                return Err(Error::Usage(format!(
+                    "{why}, so it is not known where the store lies ({}): name it with --root DIR",
+                    chain(&error)
+                )));
+            }
+            let root = layout.root();
+            self.doubts
+                .push(format!("where the store lies could not be read: this is about the one in {}", root.display()));
+        }
+        Ok(())
     }
 
     /// The configuration.
@@ -136,7 +176,10 @@ impl Context {
     /// Answers: one JSON document, or text.
     pub fn answer(&self, document: &impl Serialize, text: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
         let mut out = io::BufWriter::new(anstream::stdout().lock());
-        let written = if self.global.json { json::write(&mut out, document) } else { text(&mut out) };
+        let written = match self.global.json {
+            true => json::write_with(&mut out, &self.doubts, document),
+            false => text(&mut out),
+        };
         match written.and_then(|()| out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Err(error) => Err(Error::io("write to", "standard output", error)),
@@ -220,16 +263,38 @@ pub fn survive_file_size_limit() {
 }
 
 /// The configuration that is named, or the one at its usual place.
-fn configuration(global: &Global) -> Result<Config> {
+fn configuration(global: &Global) -> Result<Config, Box<Refused>> {
+    let refused = |path: &Path, error| {
+        let error = Error::io("open", path, error);
+        Box::new(Refused { error, salvaged: Salvaged::default() })
+    };
     match &global.config {
-        Some(path) => tope_store::ops::configuration::load(path)?
-            .ok_or_else(|| Error::io("open", path, io::Error::from(io::ErrorKind::NotFound))),
+        Some(path) => {
+            let loaded = load_leniently(&Layout::new("/", None), path)?;
+            loaded.ok_or_else(|| refused(path, io::Error::from(io::ErrorKind::NotFound)))
+        }
         None => {
-            let layout = Layout::new("/", global.sysroot.clone());
-            let loaded = tope_store::ops::configuration::load_from(&layout, Path::new(DEFAULT_CONFIG_PATH))?;
-            Ok(loaded.unwrap_or_default())
+            let (layout, path) = (Layout::new("/", global.sysroot.clone()), Path::new(DEFAULT_CONFIG_PATH));
+            // Opening it would wait for somebody who writes.
+            if layout.stat(path).is_some_and(|stat| !matches!(stat.kind, Kind::File | Kind::Directory)) {
+                return Err(refused(path, io::Error::other("it is no regular file")));
+            }
+            Ok(load_leniently(&layout, path)?.unwrap_or_default())
         }
     }
+}
+
+/// The arguments with the environment, in which an empty `TOPE_*` variable counts as not set.
+pub fn arguments() -> clap::Command {
+    fn without_empty(command: clap::Command) -> clap::Command {
+        let is_empty = |name: &std::ffi::OsStr| variable(name).is_some_and(|value| value.is_empty());
+        let command = command.mut_args(|argument| match argument.get_env().is_some_and(is_empty) {
+            true => argument.env(clap::builder::Resettable::Reset),
+            false => argument,
+        });
+        command.mut_subcommands(without_empty)
+    }
+    without_empty(<Cli as clap::CommandFactory>::command())
 }
 
 /// Reports an error before there is a context.
@@ -255,13 +320,17 @@ pub fn fail_early(global: &Global, error: &Error) -> Exit {
 
 /// What the environment says of who is behind this process.
 fn claimed() -> Claimed {
-    #[allow(clippy::disallowed_methods)]
-    let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    let text = |name: &str| variable(name).map(|value| value.to_string_lossy().into_owned());
     Claimed {
-        sudo_user: variable("SUDO_USER").unwrap_or_default(),
-        sudo_uid: variable("SUDO_UID").and_then(|uid| uid.parse().ok()),
-        user: variable("USER").or_else(|| variable("LOGNAME")).unwrap_or_default(),
+        sudo_user: text("SUDO_USER").unwrap_or_default(),
+        sudo_uid: text("SUDO_UID").and_then(|uid| uid.parse().ok()),
+        user: text("USER").or_else(|| text("LOGNAME")).unwrap_or_default(),
     }
+}
+
+#[allow(clippy::disallowed_methods)]
+fn variable(name: impl AsRef<std::ffi::OsStr>) -> Option<std::ffi::OsString> {
+    std::env::var_os(name)
 }
 
 fn start_logging(global: &Global) {

@@ -7,7 +7,7 @@ mod exit;
 mod input;
 mod render;
 
-use clap::Parser;
+use clap::FromArgMatches;
 
 use cli::Cli;
 use context::Context;
@@ -15,7 +15,8 @@ use context::Context;
 fn main() -> std::process::ExitCode {
     tope_store::fsys::system::bound_heap();
     context::survive_file_size_limit();
-    let cli = match Cli::try_parse() {
+    let parsed = context::arguments().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };

@@ -16,11 +16,18 @@ struct Document<'a, T: Serialize> {
     schema: u32,
     #[serde(flatten)]
     body: &'a T,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    configuration: &'a [String],
 }
 
 /// Writes one document and a newline.
 pub fn write(out: &mut dyn Write, body: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, &Document { schema: SCHEMA, body })?;
+    write_with(out, &[], body)
+}
+
+/// The same with what is to be said of the configuration.
+pub fn write_with(out: &mut dyn Write, configuration: &[String], body: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, &Document { schema: SCHEMA, body, configuration })?;
     out.write_all(b"\n")
 }
 
