@@ -192,7 +192,10 @@ fn the_notices_of_each_unit_reach_a_receiver_on_the_network() -> Outcome {
         systemctl start tope-store-boot-check
         result tope-store-boot-check
         systemctl start --wait tope-store-boot-judge || :
+        tope-store status --check || echo $?
+        tope-store history -n 2 --action rollback | grep -o 'v1.3.0 -> v1.2.0  by [^:]*'
         systemctl start tope-store-gc
+        tope-store --json history -n 1 --action gc | grep -E '\"(user|unit|sudo_user)\"'
         echo changed >/opt/tope/versions/v1.2.0/lib/secret
         systemctl start tope-store-verify || result tope-store-verify
         undelivered
@@ -213,6 +216,11 @@ fn the_notices_of_each_unit_reach_a_receiver_on_the_network() -> Outcome {
     let said: Vec<&str> = ran.stdout.lines().collect();
     let expected = [
         "success 7 ",
+        "rolled-back",
+        "1",
+        "v1.3.0 -> v1.2.0  by root in tope-store-boot-check.service",
+        "      \"user\": \"root\",",
+        "      \"unit\": \"tope-store-gc.service\",",
         "exit-code 5 ",
         "none",
         "test None None",

@@ -13,7 +13,9 @@ use crate::exit::Exit;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tope-store confirm                                 the current version works
-  tope-store confirm 1.2.0 --reason 'it was the cable'")]
+  tope-store confirm 1.2.0 --reason 'it was the cable'
+
+Confirming what a failed check went back to takes note of that: status says it no longer.")]
 pub struct Arguments {
     /// A version, a role, or the beginning of a digest [default: current]
     version: Option<Selector>,
