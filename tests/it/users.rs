@@ -209,7 +209,9 @@ fn roots_files_in_the_place_of_the_stores_are_neither_read_nor_written() -> Outc
         for linked in [true, false] {
             std::fs::remove_dir_all(fixture.root()).unwrap();
             copy(&kept, &fixture.root());
-            let inode = bait(&fixture).symlink_metadata().unwrap().ino();
+            // Held open: a file that was removed must not give its number to another.
+            let held = std::fs::File::open(bait(&fixture)).unwrap();
+            let inode = held.metadata().unwrap().ino();
             let place = fixture.path("store").join(name);
             let _ = std::fs::remove_file(&place);
             match linked {
