@@ -68,6 +68,8 @@ pub enum Activity {
     Absent,
     /// An operator forbade to start it.
     Masked,
+    /// The manager did not answer for it in time.
+    Unknown,
 }
 
 impl Activity {
@@ -82,6 +84,7 @@ impl Activity {
             Self::Failed => "failed",
             Self::Absent => "absent",
             Self::Masked => "masked",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -136,6 +139,15 @@ pub struct Loaded {
     pub requires: Vec<String>,
 }
 
+/// How long a manager has for an answer, at least and at most.
+const ANSWER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+
+/// How long a manager has to answer for services of which one may take so long for all of its checks: a part of that,
+/// so that a unit that is not answered for leaves time to ask again.
+pub fn answer_limit(timeout: Duration) -> Duration {
+    (timeout / 3).clamp(ANSWER.0, ANSWER.1)
+}
+
 /// How long something may take, and whether it is still wanted.
 #[derive(Clone, Copy)]
 pub struct Patience<'a> {
@@ -166,12 +178,13 @@ pub trait ServiceManager: Sync {
     /// after a start may mean that it is not running *yet*.
     fn tells_starting(&self) -> bool;
 
-    /// The state of each of these units, in their order.
+    /// The state of each of these units, in their order, within this time for all of them. A unit that is not answered
+    /// for by then is [`Activity::Unknown`], where the manager answers for each by itself.
     ///
     /// # Errors
     ///
     /// The manager cannot be asked.
-    fn states(&self, units: &[String]) -> Result<Vec<UnitState>>;
+    fn states(&self, units: &[String], limit: Duration) -> Result<Vec<UnitState>>;
 
     /// Orders that units be started, after forgetting their earlier failures. A manager that tells starting does not
     /// wait for them: from the return on, a unit is [`Activity::Changing`] until it has come to something.

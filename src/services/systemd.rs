@@ -61,11 +61,16 @@ impl Systemd {
     }
 
     /// Properties of units, one block per unit, in their order.
-    pub(super) fn show(&self, properties: &str, units: &[String]) -> Result<Vec<Vec<(String, String)>>> {
+    pub(super) fn show(
+        &self,
+        properties: &str,
+        units: &[String],
+        limit: Duration,
+    ) -> Result<Vec<Vec<(String, String)>>> {
         if units.is_empty() {
             return Ok(Vec::new());
         }
-        let ran = self.systemctl(&["show", properties], units, Patience::of(ANSWER_LIMIT))?;
+        let ran = self.systemctl(&["show", properties], units, Patience::of(limit.min(ANSWER_LIMIT)))?;
         let found = blocks(&String::from_utf8_lossy(&ran.stdout));
         if !ran.succeeded() || found.len() != units.len() {
             return Err(problem(&["show"], &ran));
@@ -89,7 +94,7 @@ impl Systemd {
         if units.len() < 2 {
             return Ok(units.to_vec());
         }
-        Ok(in_order(units, &self.show("--property=After", units)?))
+        Ok(in_order(units, &self.show("--property=After", units, ANSWER_LIMIT)?))
     }
 
     /// The same, with their failures forgotten; both are asked at once, since starting `systemctl` is what takes time. Those
@@ -124,8 +129,8 @@ impl ServiceManager for Systemd {
         true
     }
 
-    fn states(&self, units: &[String]) -> Result<Vec<UnitState>> {
-        let shown = self.show(STATE, units)?;
+    fn states(&self, units: &[String], limit: Duration) -> Result<Vec<UnitState>> {
+        let shown = self.show(STATE, units, limit)?;
         Ok(units.iter().zip(shown).map(|(unit, block)| state(unit, &block)).collect())
     }
 
@@ -140,7 +145,7 @@ impl ServiceManager for Systemd {
         last_first.reverse();
         self.order("stop", &last_first, patience)?;
         while begun.elapsed() < patience.limit && (patience.keep_on)() {
-            let states = self.states(units)?;
+            let states = self.states(units, ANSWER_LIMIT)?;
             if states.iter().all(|state| !matches!(state.activity, Activity::Active | Activity::Changing)) {
                 break;
             }
@@ -163,7 +168,7 @@ impl ServiceManager for Systemd {
     }
 
     fn describe(&self, units: &[String]) -> Result<Vec<Description>> {
-        let shown = self.show(DESCRIPTION, units)?;
+        let shown = self.show(DESCRIPTION, units, ANSWER_LIMIT)?;
         Ok(units.iter().zip(shown).map(|(unit, block)| description(unit, &block)).collect())
     }
 

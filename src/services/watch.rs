@@ -13,8 +13,10 @@
 //! settling time, it must succeed again at its end. What is told of one that did not is what its last attempt met, but for
 //! one that the timeout cut short: that does not hide what the service had answered before.
 //!
-//! **Invariant:** a watch ends at the longest timeout at the latest, whatever manager and probes do, but for a quarter of
-//! a second that the last attempt of a probe has for its answer, and for the answer that the manager owes.
+//! A unit that the manager does not answer for in time is not known to run: it has failed once its time is over.
+//!
+//! **Invariant:** a watch ends at the longest timeout at the latest, whatever manager and probes do, except for a quarter
+//! of a second that the last attempt of a probe has for its answer, and for the second that the manager has for its last.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +24,7 @@ use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
 use super::probe::{self, Failure};
-use super::{Activity, ServiceManager, UnitState};
+use super::{Activity, ServiceManager, UnitState, answer_limit};
 use crate::config::Service;
 use crate::error::chain;
 use crate::model::event::Evidence;
@@ -35,6 +37,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mi
 const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// How long after the timeout an attempt that ends with it may take to say what it met.
 const LAST_WORD: Duration = Duration::from_millis(250);
+/// How long the manager has for its last answer, when the time of a service is over.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
 /// A probe that succeeded longer ago than this is asked again when the settling time is over.
 const STALE: Duration = Duration::from_secs(1);
 /// How long a unit may be down after its start where the manager cannot tell starting from down; or for `settle`, if
@@ -97,10 +101,12 @@ pub fn watch(
         services.iter().enumerate().map(|(at, service)| Watched::new(at, service, ran(&service.unit), begun)).collect();
     let mut judgements: Vec<Judgement> = vec![Judgement::Open; services.len()];
     while !services.is_empty() && keep_on() {
-        let states = manager.states(&units);
+        let open = watched.iter().zip(&judgements).filter(|(_, judgement)| **judgement == Judgement::Open);
+        let states = manager.states(&units, answer_within(open.map(|(one, _)| one), Instant::now()));
         let now = Instant::now();
         for (at, one) in watched.iter_mut().enumerate() {
             judgements[at] = match &states {
+                Ok(states) if states[at].activity == Activity::Unknown => one.unseen(&states[at].detail, now),
                 Ok(states) => one.look(&states[at], manager.tells_starting(), now),
                 Err(error) => one.unseen(&chain(error), now),
             };
@@ -126,6 +132,14 @@ pub fn watch(
         Verdict { unit, judgement }
     };
     units.into_iter().zip(judgements).map(verdict).collect()
+}
+
+/// How long the manager may take, so that no service whose watch is open waits for the answer beyond its own time.
+fn answer_within<'a>(open: impl Iterator<Item = &'a Watched<'a>>, now: Instant) -> Duration {
+    let limit = |one: &Watched<'_>| {
+        answer_limit(one.service.timeout).min(one.deadline().saturating_duration_since(now)).max(LAST_ANSWER)
+    };
+    open.map(limit).min().unwrap_or(LAST_ANSWER)
 }
 
 /// Tells probes that are still under way, when dropped, that nobody waits for them.
@@ -211,7 +225,7 @@ impl<'a> Watched<'a> {
                     return self.failed(state, "it is not running");
                 }
             }
-            (Activity::Changing, None) => {}
+            (Activity::Changing | Activity::Unknown, None) => {}
         }
         self.judge(state, now)
     }
@@ -246,7 +260,7 @@ impl<'a> Watched<'a> {
         }
     }
 
-    /// The manager could not be asked.
+    /// The manager could not be asked, or did not answer for this unit.
     fn unseen(&self, problem: &str, now: Instant) -> Judgement {
         if now < self.deadline() {
             return Judgement::Open;

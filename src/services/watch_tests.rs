@@ -21,7 +21,7 @@ impl<F: Fn(&str, u128) -> UnitState + Sync> ServiceManager for Fated<F> {
         self.tells_starting
     }
 
-    fn states(&self, units: &[String]) -> Result<Vec<UnitState>> {
+    fn states(&self, units: &[String], _: Duration) -> Result<Vec<UnitState>> {
         let elapsed = self.begun.elapsed().as_millis();
         Ok(units.iter().map(|unit| (self.fate)(unit, elapsed)).collect())
     }
@@ -180,7 +180,7 @@ fn a_watch_can_be_broken_off_and_outlives_a_manager_that_is_away() {
         fn tells_starting(&self) -> bool {
             true
         }
-        fn states(&self, units: &[String]) -> Result<Vec<UnitState>> {
+        fn states(&self, units: &[String], _: Duration) -> Result<Vec<UnitState>> {
             if self.0.elapsed() < Duration::from_millis(50) {
                 return Err(Error::Services { manager: "away", problem: "gone".into() });
             }

@@ -1,6 +1,7 @@
 //! Services: their state and what they last said, and whether their units keep them from writing into releases.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::{Asked, Finding, Options, Report, Severity};
 use crate::error::{Error, Result, Shown, chain};
@@ -11,6 +12,8 @@ use crate::store::Store;
 
 /// Lines of a log that are looked at and shown.
 const LOG_LINES: usize = 5;
+/// How long the manager may take to say how they run.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Where unit files lie, the one that counts first.
 const UNIT_DIRS: [&str; 4] =
     ["/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
@@ -34,7 +37,7 @@ pub(super) fn examine(store: &Store, options: &Options<'_>, report: &mut Report,
     let found = preflight::preflight(store, &subject);
     let is_found = |unit: &str| found.iter().any(|finding| finding.unit.as_deref() == Some(unit));
     let units: Vec<String> = services.iter().map(|service| service.unit.clone()).collect();
-    match manager.states(&units) {
+    match manager.states(&units, ANSWER_LIMIT) {
         _ if units.is_empty() => {}
         Ok(states) => {
             for state in states {
@@ -115,6 +118,7 @@ fn of_state(state: &UnitState, log: &[String], systemd: bool) -> Option<Finding>
         Activity::Inactive => ("service-inactive", Severity::Advice, "does not run"),
         Activity::Masked => ("service-masked", Severity::Advice, "is masked: no switch restarts or watches it"),
         Activity::Absent => ("service-absent", Severity::Trouble, "is not known to the service manager"),
+        Activity::Unknown => ("service-unknown", Severity::Trouble, "is not answered for"),
     };
     let denied = log.iter().any(|line| line.to_lowercase().contains("permission denied"));
     let mut what = format!("{unit} {word}");
@@ -140,6 +144,11 @@ fn of_state(state: &UnitState, log: &[String], systemd: bool) -> Option<Finding>
                 true => format!("systemctl unmask {unit}, or take it out of the configuration"),
                 false => "allow it to be started, or take it out of the configuration".to_owned(),
             },
+        ),
+        (Activity::Unknown, _) => (
+            kind,
+            "a switch counts a unit that is not known to run as failed",
+            format!("mend the status command of supervisor in the configuration, or what it asks {unit}"),
         ),
         (_, true) => (
             "service-denied",

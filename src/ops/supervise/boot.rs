@@ -21,8 +21,8 @@ use crate::model::{Role, Trial, VersionName};
 use crate::observe::Observer;
 use crate::ops::affected::{Touched, affected};
 use crate::ops::switching::Warnings;
-use crate::services::Activity;
 use crate::services::affected::Affected;
+use crate::services::{Activity, answer_limit};
 use crate::store::Store;
 use crate::store::trial::Found;
 
@@ -241,7 +241,8 @@ fn drop_trial(store: &Store, trial: &Trial, why: &str) -> Result<Checked> {
 fn to_be_up(trial: &Trial, services: &[Service], supervision: &Supervision<'_>) -> Vec<Affected> {
     let manager = supervision.manager;
     let units: Vec<String> = services.iter().map(|service| service.unit.clone()).collect();
-    let states = if units.is_empty() { Vec::new() } else { manager.states(&units).unwrap_or_default() };
+    let limit = answer_limit(services.iter().map(|service| service.timeout).max().unwrap_or_default());
+    let states = if units.is_empty() { Vec::new() } else { manager.states(&units, limit).unwrap_or_default() };
     let stopped = |unit: &String| {
         let state = states.iter().find(|state| state.unit == *unit);
         manager.tells_starting()

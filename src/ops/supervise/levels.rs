@@ -195,8 +195,7 @@ impl<'a> Levels<'a> {
         let Touched { mut units, definitions, doubt } = touched.only_affected();
         let watched = self.attempts.iter().flat_map(|attempt| &attempt.verdicts).map(|verdict| verdict.unit.clone());
         let watched: Vec<String> = watched.collect();
-        let states = if watched.is_empty() { Vec::new() } else { manager.states(&watched).unwrap_or_default() };
-        let down = states.into_iter().filter(|state| state.activity != Activity::Active);
+        let down = self.units.states(&watched).into_iter().filter(|state| state.activity != Activity::Active);
         let down = down.map(|state| Affected { unit: state.unit, reasons: vec!["it went down with the other".into()] });
         for one in self.used_units().into_iter().chain(down) {
             if units.iter().all(|other| other.unit != one.unit) {
@@ -211,10 +210,7 @@ impl<'a> Levels<'a> {
         let manager = self.units.manager();
         let is_restarted = |unit: &str| restarted.iter().any(|one| one.unit == unit);
         // What nobody touches must go on, if it went on before.
-        let states = before.unwrap_or_else(|| match self.units.names() {
-            names if names.is_empty() => Vec::new(),
-            names => manager.states(&names).unwrap_or_default(),
-        });
+        let states = before.unwrap_or_else(|| self.units.states(&self.units.names()));
         let runs = |unit: &str| states.iter().any(|state| state.unit == unit && state.activity == Activity::Active);
         let watched = |service: &&Service| is_restarted(&service.unit) || runs(&service.unit);
         let watched: Vec<Service> = self.units.services.iter().filter(watched).cloned().collect();

@@ -14,7 +14,7 @@ use crate::observe::Observer;
 use crate::ops::preflight;
 use crate::ops::switching::Warnings;
 use crate::services::affected::Affected;
-use crate::services::{Activity, Patience, ServiceManager, UnitState, discover};
+use crate::services::{Activity, Patience, ServiceManager, UnitState, answer_limit, discover};
 use crate::store::Store;
 
 /// How long a manager may take to read what defines its units, however short the times of the services are.
@@ -51,6 +51,14 @@ impl<'a> Units<'a> {
         self.services.iter().map(|service| service.timeout).max().unwrap_or_default().max(Duration::from_secs(1))
     }
 
+    /// How these units run, as far as the manager says so in time; nothing if it cannot be asked.
+    pub(super) fn states(&self, units: &[String]) -> Vec<UnitState> {
+        match units {
+            [] => Vec::new(),
+            units => self.manager().states(units, answer_limit(self.longest())).unwrap_or_default(),
+        }
+    }
+
     /// Whether one of them must not see a switch.
     pub(super) fn any_stops_first(&self) -> bool {
         self.services.iter().any(|service| service.stop_first)
@@ -68,8 +76,23 @@ impl<'a> Units<'a> {
             if let Err(error) = self.manager().stop(&units, patience) {
                 self.warnings.warn(&format!("{} could not be stopped before: {}", units.join(", "), chain(&error)));
             }
+            if goes_on() {
+                self.warn_of_running(&units);
+            }
         }
         units
+    }
+
+    /// Says which of these were to be stopped and run on, with what they have open and loaded.
+    fn warn_of_running(&self, units: &[String]) {
+        for UnitState { unit, activity, detail, .. } in self.states(units) {
+            if matches!(activity, Activity::Active | Activity::Changing) {
+                let why = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+                self.warnings.warn(&format!(
+                    "{unit} was ordered to stop before the switch, and still runs, so that it sees the switch{why}"
+                ));
+            }
+        }
     }
 
     /// Has the manager read anew what defines units. That it fails is only said: what then runs is watched.
@@ -108,7 +131,8 @@ pub(super) fn known(store: &Store, supervision: &Supervision<'_>) -> Result<(Vec
     let manager = supervision.manager;
     let services = discover::services(manager, supervision.configured, store.layout())?;
     let units: Vec<String> = services.iter().map(|service| service.unit.clone()).collect();
-    let states = if units.is_empty() { Vec::new() } else { manager.states(&units)? };
+    let limit = answer_limit(services.iter().map(|service| service.timeout).max().unwrap_or_default());
+    let states = if units.is_empty() { Vec::new() } else { manager.states(&units, limit)? };
     let mut known = (Vec::new(), Vec::new());
     for (service, state) in services.into_iter().zip(states) {
         match state.activity {

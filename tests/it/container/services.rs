@@ -23,6 +23,9 @@ tests![a_real_systemd_is_asked_ordered_and_watched];
 /// Set where the binary runs in the machine.
 const MARK: &str = "TOPE_TEST_IN_MACHINE";
 
+/// How long systemd may take for an answer.
+const LIMIT: Duration = Duration::from_secs(10);
+
 /// Answers `/health` as its argument says.
 const SERVER: &str = r#"
 import http.server, sys, time
@@ -126,13 +129,13 @@ fn restarted(manager: &dyn ServiceManager, services: &[Service]) -> Vec<Verdict>
     println!("{units:?}: ordered in {ordered:?}, judged in {:?}: {verdicts:?}", begun.elapsed());
     manager.stop(&units, long()).expect("systemd answers");
     let down = |activity| !matches!(activity, Activity::Active | Activity::Changing);
-    let states = manager.states(&units).expect("systemd answers");
+    let states = manager.states(&units, LIMIT).expect("systemd answers");
     assert!(states.iter().all(|state| down(state.activity)), "{states:?}");
     verdicts
 }
 
 fn states_and_orders(manager: &dyn ServiceManager) {
-    let activity = |unit: &str| manager.states(&[unit.to_owned()]).expect("systemd answers").remove(0).activity;
+    let activity = |unit: &str| manager.states(&[unit.to_owned()], LIMIT).expect("systemd answers").remove(0).activity;
     assert_eq!(activity("none.service"), Activity::Absent);
     assert_eq!(activity("steady.service"), Activity::Inactive);
     assert_eq!(activity("for-a-modem.service"), Activity::Skipped);

@@ -4,6 +4,7 @@
 //! behaves.
 
 mod boot;
+mod failing;
 mod outcomes;
 mod overtaken;
 mod preflight;
@@ -18,14 +19,20 @@ use serde_json::Value;
 use crate::support::{Fixture, Ran, tree};
 
 pub fn tests() -> Vec<libtest_mimic::Trial> {
-    [boot::tests(), outcomes::tests(), overtaken::tests(), preflight::tests(), stopped::tests()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let tests = [
+        boot::tests(),
+        failing::tests(),
+        outcomes::tests(),
+        overtaken::tests(),
+        preflight::tests(),
+        stopped::tests(),
+    ];
+    tests.into_iter().flatten().collect()
 }
 
 /// Starts and stops programs of the current version. A child of nobody may stay a zombie for long, and does not run.
-/// What is stopped stays so for as long as there is a file `hold`.
+/// What is stopped stays so for as long as there is a file `hold`; with a file `stuck` nothing is stopped; with a file
+/// `hang` nobody says whether anything runs.
 const CONTROL: &str = r#"#!/bin/sh
 cd "$(dirname "$0")" || exit 1
 runs() { [ -s "$1.pid" ] && grep -q '^State:.[^Z]' "/proc/$(cat "$1.pid")/status" 2>/dev/null; }
@@ -38,13 +45,14 @@ echo "$1 $2 $(readlink ../root/versions/current)" >>calls
 case $1 in
     start | restart)
         [ "$1" = start ] && runs "$2" && exit 0
+        grep -q keeps "../root/versions/current/bin/$2" && { echo "not now"; exit 1; }
         stop "$2" "$1"
         grep -q refuses "../root/versions/current/bin/$2" && { echo "not today"; exit 6; }
         exec </dev/null >/dev/null 2>&1
         "../root/versions/current/bin/$2" &
         echo $! >"$2.pid" ;;
-    stop) stop "$2" "$1" ;;
-    status) runs "$2" ;;
+    stop) [ -e stuck ] && exit 1; stop "$2" "$1" ;;
+    status) [ -e hang ] && exec sleep 600; runs "$2" ;;
 esac
 "#;
 
@@ -54,6 +62,9 @@ pub const STEADY: &str = "exec sleep 1000";
 const DEAD: &str = "exit 3";
 /// One that the manager does not get started.
 const REFUSES: &str = "# refuses";
+
+/// One that the manager does not even stop the process of before for.
+const KEEPS: &str = "exec sleep 1000 # keeps";
 
 /// A store with two services, `api` and `web`.
 pub struct Site {
