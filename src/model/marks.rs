@@ -45,6 +45,9 @@ pub struct Degraded {
     pub version: VersionName,
     /// The check that fails on it.
     pub evidence: Evidence,
+    /// Since when, by wall time in seconds, where that was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<i64>,
     /// What this build does not know of it.
     #[serde(flatten)]
     pub unknown: Unknown,
@@ -156,7 +159,8 @@ impl Marks {
             (Action::Revoke, _) => self.revoked.extend(event.objects.iter().cloned()),
             (Action::Degraded, Some(version)) => {
                 let evidence = event.evidence.clone().unwrap_or_default();
-                self.degraded = Some(Degraded { version: version.clone(), evidence, unknown: Unknown::new() });
+                let (version, time) = (version.clone(), Some(event.time));
+                self.degraded = Some(Degraded { version, evidence, time, unknown: Unknown::new() });
             }
             (Action::FactorySet, Some(version)) => {
                 self.roles.insert(Role::Factory, version.clone());
@@ -166,6 +170,9 @@ impl Marks {
             }
             (Action::ExternalChange, _) => {
                 if let Some(role) = event.role {
+                    if role == Role::Current {
+                        self.degraded = None;
+                    }
                     match version {
                         Some(version) => drop(self.roles.insert(role, version.clone())),
                         None => drop(self.roles.remove(&role)),
@@ -187,7 +194,7 @@ impl Marks {
         for object in &event.cleared {
             self.revoked.remove(object);
         }
-        // Somebody took matters in hand, or it passed after all.
+        // An operator accepted it, or it passed after all: also one that is marked bad or has no digest.
         if matches!(action, Action::Confirm | Action::Good) {
             self.degraded = self.degraded.take().filter(|degraded| Some(&degraded.version) != version.as_ref());
         }
@@ -268,6 +275,11 @@ impl Marks {
     /// What is held of this digest.
     pub fn standing(&self, digest: &Digest) -> Standing {
         self.standings.get(digest).cloned().unwrap_or_default()
+    }
+
+    /// Whether no version holds and this one runs as the least bad.
+    pub fn is_degraded_on(&self, version: &VersionName) -> bool {
+        self.degraded.as_ref().is_some_and(|degraded| degraded.version == *version)
     }
 
     /// Why this digest is bad, if it is.
@@ -374,6 +386,37 @@ mod tests {
         marks.apply(&Event { role: Some(Role::Previous), ..Event::about(Action::Rollback, &one, digest) });
         assert_eq!(*marks.roles, BTreeMap::from([(Role::Current, two), (Role::Previous, one)]));
         assert!(marks.standings.is_empty(), "it was not current because of that");
+    }
+
+    #[test]
+    fn a_degraded_state_ends_with_a_good_or_confirm_of_its_version_and_with_any_switch() {
+        let (one, two): (VersionName, VersionName) = ("v1".parse().unwrap(), "v2".parse().unwrap());
+        let digest = Some(Digest(TreeId::from_bytes([1; 32])));
+        let mut marks = Marks::default();
+        marks.apply(&Event { time: 5, ..Event::about(Action::Degraded, &one, None) });
+        let degraded = marks.clone();
+        assert_eq!(degraded.degraded.as_ref().unwrap().time, Some(5));
+        let after = |event: Event| {
+            let mut marks = degraded.clone();
+            marks.apply(&event);
+            marks
+        };
+        let by_hand =
+            |role| Event { role: Some(role), version: Some(two.clone()), ..Event::new(Action::ExternalChange) };
+        for ends in [
+            Event::about(Action::Good, &one, digest),
+            Event::about(Action::Good, &one, None),
+            Event::about(Action::Confirm, &one, digest),
+            Event::about(Action::Activate, &two, None),
+            Event::about(Action::Rollback, &two, None),
+            by_hand(Role::Current),
+        ] {
+            assert!(!after(ends.clone()).is_degraded_on(&one), "{ends:?}");
+        }
+        for leaves in [Event::about(Action::Good, &two, digest), by_hand(Role::Previous)] {
+            assert!(after(leaves.clone()).is_degraded_on(&one), "{leaves:?}");
+        }
+        assert!(after(Event::about(Action::Good, &one, None)).standings.is_empty());
     }
 
     #[test]

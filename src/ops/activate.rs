@@ -169,8 +169,10 @@ impl<'a> Activation<'a> {
 
     fn refuse_bad(&self, survey: &Survey) -> Result<()> {
         let evidence = self.digest.and_then(|digest| survey.marks.bad(&digest));
+        // Nothing is switched to what runs already, and its checks may end a degraded state.
+        let runs = self.is_current() && survey.marks.is_degraded_on(&self.target);
         match evidence {
-            Some(evidence) if self.options.bad == BadVersions::Refuse => Err(Error::refused_with(
+            Some(evidence) if self.options.bad == BadVersions::Refuse && !runs => Err(Error::refused_with(
                 Refusal::Bad,
                 format!("{} is marked bad: {evidence}", self.target),
                 format!("accept it with: tope-store confirm {0}, or take it all the same with: --force", self.target),

@@ -24,6 +24,8 @@ pub struct Report {
     pub digest: Digest,
     /// Why it was bad, if it was.
     pub was_bad: Option<Evidence>,
+    /// Whether the store was degraded with this version as the least bad one, and is not any longer.
+    pub recovered: bool,
     /// Whether that changed anything.
     pub changed: bool,
 }
@@ -49,13 +51,14 @@ pub fn confirm(store: &Store, options: &Options) -> Result<Report> {
     // What a failed check went back to may be good for long: that is how an operator takes note of it.
     let switch = survey.marks.last_switch.as_ref();
     let acknowledges = switch.is_some_and(|switch| switch.version == version && switch.is_unaccepted_rollback());
-    let changed = standing.bad.is_some() || !standing.good || acknowledges;
+    let recovered = survey.marks.is_degraded_on(&version);
+    let changed = standing.bad.is_some() || !standing.good || recovered || acknowledges;
     if changed {
         let event = Event::about(Action::Confirm, &version, Some(digest));
         store.record(vec![Event { reason: options.reason.clone(), outcome: "done".into(), ..event }])?;
     }
     end_trial_of(store, &version)?;
-    Ok(Report { version, digest, was_bad: standing.bad, changed })
+    Ok(Report { version, digest, was_bad: standing.bad, recovered, changed })
 }
 
 /// Nothing is left to be tried of a version that was accepted.

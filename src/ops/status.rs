@@ -201,6 +201,8 @@ pub fn status(store: &Store, options: &Options, observer: &dyn Observer) -> Resu
     }
     let bad = |name: &VersionName| survey.digest(store, name).and_then(|digest| survey.marks.bad(&digest)).cloned();
     let bad = names.iter().filter_map(|name| Some((name.clone(), bad(name)?))).collect();
+    // A switch by hand that no command has seen yet has ended it.
+    let runs = survey.roles.version(Role::Current).cloned();
     let trial = store.trial().unwrap_or_else(|error| Found::Unreadable(chain(&error)));
     let space = Space::of(store.dir())?;
     let abandoned = store.dir().open_dir(layout::STAGING).and_then(|staging| staging::abandoned(&staging));
@@ -218,7 +220,7 @@ pub fn status(store: &Store, options: &Options, observer: &dyn Observer) -> Resu
         unrepaired: names.iter().filter(|name| survey.marks.damaged.contains_key(*name)).cloned().collect(),
         in_use: in_use(store),
         undelivered: store.undelivered().unwrap_or_default(),
-        degraded: survey.marks.degraded,
+        degraded: survey.marks.degraded.filter(|degraded| runs.is_none_or(|runs| runs == degraded.version)),
         history: survey.history,
         abandoned: abandoned
             .ok()

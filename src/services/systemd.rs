@@ -102,7 +102,7 @@ impl Systemd {
     fn prepared(&self, units: &[String], patience: Patience<'_>) -> Result<Vec<String>> {
         let shown = std::thread::scope(|scope| {
             scope.spawn(|| self.forget_failures(units));
-            self.show(RELATIONS, units)
+            self.show(RELATIONS, units, ANSWER_LIMIT)
         })?;
         let is_kept = |block: &[(String, String)]| KEEPING.iter().any(|name| !value(block, name).is_empty());
         let loose = units.iter().zip(&shown).filter(|(_, block)| !is_kept(block));
@@ -173,7 +173,7 @@ impl ServiceManager for Systemd {
     }
 
     fn loaded(&self, units: &[String]) -> Result<Vec<Loaded>> {
-        let shown = self.show(LOADED, units)?;
+        let shown = self.show(LOADED, units, ANSWER_LIMIT)?;
         Ok(units.iter().zip(shown).map(|(unit, block)| loaded(unit, &block)).collect())
     }
 

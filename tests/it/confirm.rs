@@ -12,7 +12,7 @@ fn confirming_makes_good_and_clears_bad() -> Outcome {
     fixture.run(&["activate", "1.0.0"]).ok();
     let document = fixture.json(&["confirm", "--reason", "seen it work"]);
     let digest = document["digest"].clone();
-    let expected = json!({"schema": 1, "version": "v1.0.0", "digest": digest, "was_bad": null, "changed": true});
+    let expected = json!({"schema": 1, "version": "v1.0.0", "digest": digest, "was_bad": null, "recovered": false, "changed": true});
     assert_eq!(document, expected);
     assert_eq!(fixture.json(&["status"])["current"]["state"], "good");
     let history = std::fs::read(fixture.path("store/history")).unwrap();

@@ -1,6 +1,7 @@
 //! What is found of units before a switch, with a manager that says what a systemd would. No systemd is needed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tope_store::config::Service;
 use tope_store::error::Result;
@@ -35,7 +36,7 @@ impl ServiceManager for Told {
     fn tells_starting(&self) -> bool {
         true
     }
-    fn states(&self, _: &[String]) -> Result<Vec<UnitState>> {
+    fn states(&self, _: &[String], _: Duration) -> Result<Vec<UnitState>> {
         unreachable!("how units run is not asked")
     }
     fn start(&self, _: &[String], _: Patience<'_>) -> Result<()> {

@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::ledger::degraded;
 use super::levels::{Levels, step_back};
 use super::readiness::warn_unready;
+use super::recheck::{is_degraded, recheck};
 use super::units::{Order, Units, known, leave_absent};
 use super::{Report, Supervision, new_trial};
 use crate::config::Service;
@@ -31,7 +32,8 @@ use crate::store::trial::Found;
 pub enum Boot {
     /// Count this boot; go back if there were too many.
     Count,
-    /// Watch what runs; go back if it does not hold.
+    /// Watch what runs; go back if it does not hold. Without a trial it watches where the store is degraded, and goes
+    /// nowhere.
     Judge,
 }
 
@@ -39,7 +41,7 @@ pub enum Boot {
 #[must_use]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Checked {
-    /// No trial is open.
+    /// No trial is open, and the store is not degraded.
     NoTrial,
     /// The process that began it still watches.
     Watched,
@@ -74,7 +76,7 @@ pub enum Checked {
     Judged(Box<Report>),
 }
 
-/// Looks after an open trial. Gives what the user should know as well.
+/// Looks after an open trial, or a degraded store. Gives what the user should know as well.
 ///
 /// # Errors
 ///
@@ -87,6 +89,10 @@ pub fn boot_check(
 ) -> Result<(Checked, Vec<String>)> {
     let warnings = Warnings::new(observer);
     let trial = match store.trial()? {
+        Found::None if boot == Boot::Judge => {
+            let checked = recheck(store, supervision, observer, &warnings)?;
+            return Ok((checked, warnings.finish()));
+        }
         Found::None => return Ok((Checked::NoTrial, Vec::new())),
         Found::Open(trial) => *trial,
         Found::Unreadable(why) => match stand_in(store, &why, supervision, &warnings)? {
@@ -259,7 +265,7 @@ fn judge(
     observer: &dyn Observer,
     warnings: &Warnings<'_>,
 ) -> Result<Checked> {
-    let start = Instant::now();
+    let (start, was_degraded) = (Instant::now(), is_degraded(store));
     let current = store.refs()?.read()?.version(Role::Current).cloned();
     match place(&trial, current.as_ref()) {
         Place::There => {}
@@ -280,7 +286,7 @@ fn judge(
     let mut levels = Levels::new(store, units, trial);
     levels.take_over()?;
     let ended = levels.run(order, Touched::in_doubt(started), None)?;
-    let report = ended.report(store, before, start);
+    let report = ended.report(store, before, was_degraded, start);
     let preflight = warn_unready(store, supervision, warnings);
     Ok(Checked::Judged(Box::new(Report { preflight, ..report })))
 }

@@ -8,6 +8,7 @@ use crate::observe::Observer;
 use crate::ops::switching::{self, Warnings};
 use crate::refs::Place;
 use crate::store::Store;
+use crate::store::survey::Survey;
 
 /// The version with most units standing; in a tie the one that ran before, then the one that runs now.
 pub(super) fn least_bad(trial: &Trial) -> VersionName {
@@ -48,6 +49,18 @@ pub(super) fn bad_mark(
     Ok(Some(Event { evidence: Some(first.evidence.clone()), ..Event::about(Action::Bad, version, Some(digest)) }))
 }
 
+/// The event that says that the current version holds, if that is news: it was not good yet, or the store is degraded. A
+/// bad mark stays, since only an operator takes it back.
+pub(super) fn good_mark(store: &Store, survey: &Survey, current: &VersionName) -> Option<Event> {
+    let digest = survey.digest(store, current);
+    let standing = digest.map(|digest| survey.marks.standing(&digest)).unwrap_or_default();
+    let digest = digest.filter(|_| standing.bad.is_none());
+    let degraded = survey.marks.is_degraded_on(current);
+    let reason = degraded.then(|| "it passes its checks: the store is no longer degraded".to_owned());
+    let is_news = degraded || (digest.is_some() && !standing.good);
+    is_news.then(|| Event { outcome: "done".into(), reason, ..Event::about(Action::Good, current, digest) })
+}
+
 /// Writes down what was found, before all that is switched later, and ends the trial of this name.
 pub(super) fn conclude(store: &Store, id: &str, place: Place, events: Vec<Event>, warnings: &Warnings<'_>) {
     if !events.is_empty() {
@@ -73,8 +86,9 @@ pub(super) fn degraded(
     let failed = trial.failures.iter().find(|failure| failure.version == *current).or(trial.failures.last());
     let tried: Vec<String> =
         trial.failures.iter().map(|failure| format!("{}: {}", failure.version, failure.evidence)).collect();
-    // A probe that fails everywhere says nothing of the release.
-    let bad = if trial.same_probe_everywhere() { None } else { bad_mark(store, trial, None, warnings)? };
+    // A probe that fails everywhere says nothing of the release, nor does one more check where no version held before.
+    let is_outside = trial.same_probe_everywhere() || survey.marks.is_degraded_on(current);
+    let bad = if is_outside { None } else { bad_mark(store, trial, None, warnings)? };
     let marked_bad = bad.as_ref().and_then(|event| event.version.clone());
     let mut events: Vec<Event> = bad.into_iter().collect();
     events.push(Event {

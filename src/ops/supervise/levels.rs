@@ -3,22 +3,21 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
-use super::ledger::{bad_mark, conclude, degraded, least_bad};
+use super::ledger::{bad_mark, conclude, degraded, good_mark, least_bad};
 use super::units::{Order, Units};
-use super::{Attempt, Outcome, Report, all};
+use super::{Attempt, Outcome, Report, all, is_degraded};
 use crate::config::Service;
 use crate::error::{Error, Refusal, Result, chain};
-use crate::model::event::Evidence;
 use crate::model::lenient::Unknown;
 use crate::model::trial::Failure;
-use crate::model::{Action, Digest, Event, Role, Selector, Trial, VersionName};
+use crate::model::{Digest, Event, Role, Selector, Trial, VersionName};
 use crate::observe::Observer;
 use crate::ops::affected::{Touched, affected};
 use crate::ops::rollback::{self as back, Left, Supervised, go_back};
 use crate::ops::switching::{BadVersions, Verify, Warnings};
 use crate::refs::{LockedRefs, Place};
 use crate::services::affected::Affected;
-use crate::services::{Activity, Judgement, UnitState, watch};
+use crate::services::{Activity, Judgement, UnitState};
 use crate::store::Store;
 use crate::store::trial::Found;
 
@@ -41,11 +40,12 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    /// The report, with what was known before.
+    /// The report, with what was known before; also whether the store was degraded then.
     pub(super) fn report(
         self,
         store: &Store,
         (from, to, digest): (Option<VersionName>, VersionName, Option<Digest>),
+        was_degraded: bool,
         start: Instant,
     ) -> Report {
         let roles = store.refs().and_then(|refs| refs.read()).ok();
@@ -61,6 +61,7 @@ impl Ended {
             marked_bad: self.marked_bad,
             same_check: self.same_check,
             preflight: Vec::new(),
+            recovered: was_degraded && self.outcome != Outcome::Degraded && !is_degraded(store),
             external_changes: Vec::new(),
             warnings: Vec::new(),
             switched_after: None,
@@ -207,7 +208,6 @@ impl<'a> Levels<'a> {
     }
 
     fn attempt(&self, order: Order, restarted: Vec<Affected>, before: Option<Vec<UnitState>>) -> Result<Attempt> {
-        let manager = self.units.manager();
         let is_restarted = |unit: &str| restarted.iter().any(|one| one.unit == unit);
         // What nobody touches must go on, if it went on before.
         let states = before.unwrap_or_else(|| self.units.states(&self.units.names()));
@@ -219,14 +219,7 @@ impl<'a> Levels<'a> {
             self.say(&format!("restarting {}: {}", one.unit, one.reasons.join("; ")));
         }
         let keep_on = || self.goes_on();
-        let begun = Instant::now();
-        let (verdicts, refused) = match self.units.bring_up(order, &units, &keep_on) {
-            Ok(()) => (watch(manager, &watched, &runs, begun, &keep_on), None),
-            Err(error) => {
-                let evidence = Evidence { check: manager.name().into(), detail: chain(&error), ..Evidence::default() };
-                (Vec::new(), Some(evidence))
-            }
-        };
+        let (verdicts, refused) = self.units.try_out((order, &units), &watched, &runs, &keep_on);
         self.still_ours()?;
         let attempt =
             Attempt { version: self.trial.current.clone(), level: self.trial.level, restarted, verdicts, refused };
@@ -274,12 +267,9 @@ impl<'a> Levels<'a> {
         let survey = self.store.survey()?;
         let current = self.trial.current.clone();
         let digest = survey.digest(self.store, &current);
-        let standing = digest.map(|digest| survey.marks.standing(&digest)).unwrap_or_default();
         let was_checked = self.attempts.last().is_some_and(|attempt| !attempt.verdicts.is_empty());
-        let mut events = Vec::new();
-        if was_checked && digest.is_some() && !standing.good && standing.bad.is_none() {
-            events.push(Event { outcome: "done".into(), ..Event::about(Action::Good, &current, digest) });
-        }
+        let good = if was_checked { good_mark(self.store, &survey, &current) } else { None };
+        let mut events: Vec<Event> = good.into_iter().collect();
         let marked_bad = bad_mark(self.store, &self.trial, digest, self.units.warnings)?;
         events.extend(marked_bad.clone());
         conclude(self.store, &self.trial.id, place, events, self.units.warnings);

@@ -1,7 +1,8 @@
 //! Supervised switches: services are restarted and watched, and if they do not hold, the switch is undone by itself.
 //!
 //! Level 0 is the version that is tried, level 1 `previous`, level 2 `factory`; the same checks at each. After the last
-//! the least bad version runs, and the store is degraded until somebody switches or accepts a version.
+//! the least bad version runs, and the store is degraded until an operator switches or accepts a version, or a check shows
+//! that the version holds.
 //!
 //! | step | died after it, `boot-check` |
 //! | --- | --- |
@@ -36,6 +37,7 @@ mod boot;
 mod ledger;
 mod levels;
 mod readiness;
+mod recheck;
 mod units;
 
 use std::cell::RefCell;
@@ -61,6 +63,7 @@ use crate::store::Store;
 
 pub use boot::{Boot, Checked, boot_check};
 pub use levels::outside;
+pub use recheck::{is_degraded, is_idle};
 
 use levels::Levels;
 use readiness::{or_unready, refuse_unready, warn_unready};
@@ -153,6 +156,8 @@ pub struct Report {
     pub same_check: Option<String>,
     /// What the preflight found and did not refuse.
     pub preflight: Vec<Finding>,
+    /// Whether the store was degraded before, and is not any longer.
+    pub recovered: bool,
     /// Links that somebody else had changed since the last record.
     pub external_changes: Vec<String>,
     /// What the user should know.
@@ -189,6 +194,8 @@ pub fn activate(
     activation.check()?;
     let (from, target) = (activation.from().cloned(), activation.target.clone());
     let known = known(store, supervision).map_err(|error| or_unready(store, supervision, &target, error))?;
+    let was_degraded = is_degraded(store);
+    let rechecked = was_degraded && activation.is_current() && !known.0.is_empty();
     let mut restarted = match (supervision.restart, activation.is_current()) {
         (Restart::All, _) => Touched::in_doubt(all(&known.0, "all are to be restarted")),
         (Restart::Changed, true) => Touched::in_doubt(stale(store, &known.0)?),
@@ -198,7 +205,13 @@ pub fn activate(
     };
     restarted.doubt.iter().for_each(|doubt| warnings.warn(doubt));
     restarted.units = with_interrupted(store, restarted.units, &target)?;
-    if activation.is_current() && restarted.units.is_empty() {
+    if rechecked {
+        join(&mut restarted.units, recheck::down(&known.1));
+    }
+    if activation.is_current() && restarted.units.is_empty() && !rechecked {
+        if was_degraded {
+            warnings.warn(&recheck::unchecked(&target));
+        }
         let digest = activation.digest;
         return Ok(unchanged(store, target, digest, warnings.finish(), start));
     }
@@ -222,7 +235,10 @@ pub fn activate(
     };
     (supervision.say)(&forward::sentence(&switched));
     let ended = levels.run(Order::Restart, restarted, Some(before))?;
-    let report = ended.report(store, (from, target, activation.digest), start);
+    let report = ended.report(store, (from, target, activation.digest), was_degraded, start);
+    if report.outcome == Outcome::Done && is_degraded(store) {
+        warnings.warn(&recheck::unchecked(&report.current));
+    }
     let (external_changes, switched_after) = (switched.external_changes, Some(switched.switched_after));
     Ok(Report { preflight, external_changes, warnings: warnings.finish(), switched_after, ..report })
 }
@@ -248,6 +264,7 @@ pub fn rollback(
     });
     let (services, _) = leave_absent(store, supervision, known, &|_| false);
     let from = store.refs()?.read()?.version(Role::Current).cloned();
+    let was_degraded = is_degraded(store);
     let units = Units { supervision, services, observer, warnings: &warnings };
     let (stopped, expected) = stop_before(store, options, &units, from.as_ref());
     let (trial, left_open) = (RefCell::new(None), RefCell::new(None));
@@ -291,15 +308,13 @@ pub fn rollback(
         Some(expected) if expected.to == switched.to => expected.restarted,
         _ => restarted_by_going_back(store, &units, from.as_ref(), &switched.to),
     };
-    for unit in stopped {
-        if restarted.units.iter().all(|one| one.unit != unit) {
-            restarted.units.push(Affected { unit, reasons: vec!["it was stopped before the switch".into()] });
-        }
-    }
+    let stopped = stopped.into_iter();
+    let why = || vec!["it was stopped before the switch".to_owned()];
+    join(&mut restarted.units, stopped.map(|unit| Affected { unit, reasons: why() }));
     let mut levels = Levels::new(store, units, trial);
     let ended = levels.run(Order::Restart, restarted, None)?;
     let marked_bad = switched.from.clone().filter(|_| switched.marked_bad);
-    let report = ended.report(store, (from, switched.to, switched.digest), start);
+    let report = ended.report(store, (from, switched.to, switched.digest), was_degraded, start);
     // Behind the switch and the watch, which it must not delay.
     let preflight = warn_unready(store, supervision, &warnings);
     let (external_changes, warnings) = (switched.external_changes, warnings.finish());
@@ -356,12 +371,18 @@ fn all(services: &[Service], why: &str) -> Vec<Affected> {
 /// The same, and what an interrupted trial of this version restarted or meant to: nobody knows how far it came.
 fn with_interrupted(store: &Store, mut restarted: Vec<Affected>, version: &VersionName) -> Result<Vec<Affected>> {
     let trial = store.trial()?.open().filter(|trial| trial.current == *version && !store.is_watched(trial));
-    for unit in trial.map(|trial| trial.units).unwrap_or_default() {
-        if restarted.iter().all(|one| one.unit != unit) {
-            restarted.push(Affected { unit, reasons: vec!["its trial was interrupted".into()] });
+    let interrupted = trial.map(|trial| trial.units).unwrap_or_default().into_iter();
+    join(&mut restarted, interrupted.map(|unit| Affected { unit, reasons: vec!["its trial was interrupted".into()] }));
+    Ok(restarted)
+}
+
+/// Adds units that are not among these.
+fn join(units: &mut Vec<Affected>, more: impl IntoIterator<Item = Affected>) {
+    for one in more {
+        if units.iter().all(|other| other.unit != one.unit) {
+            units.push(one);
         }
     }
-    Ok(restarted)
 }
 
 /// Services of which processes still use another version than the current one.
@@ -428,6 +449,7 @@ fn unchanged(
         marked_bad: None,
         same_check: None,
         preflight: Vec::new(),
+        recovered: false,
         external_changes: Vec::new(),
         warnings,
         switched_after: None,

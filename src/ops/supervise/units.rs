@@ -4,17 +4,18 @@
 //!
 //! **Invariant:** what is stopped for a switch is started again, whether the switch is made or not.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Supervision;
 use crate::config::Service;
 use crate::error::{Result, chain};
 use crate::model::Role;
+use crate::model::event::Evidence;
 use crate::observe::Observer;
 use crate::ops::preflight;
 use crate::ops::switching::Warnings;
 use crate::services::affected::Affected;
-use crate::services::{Activity, Patience, ServiceManager, UnitState, answer_limit, discover};
+use crate::services::{Activity, Patience, ServiceManager, UnitState, Verdict, answer_limit, discover, watch};
 use crate::store::Store;
 
 /// How long a manager may take to read what defines its units, however short the times of the services are.
@@ -111,6 +112,25 @@ impl<'a> Units<'a> {
             _ if units.is_empty() => Ok(()),
             Order::Restart => self.manager().restart(units, patience),
             Order::Start => self.manager().start(units, patience),
+        }
+    }
+
+    /// Brings units up and watches services, of which some `ran` before. Gives a verdict for each, or why the manager would
+    /// not even bring the units up.
+    pub(super) fn try_out(
+        &self,
+        (order, units): (Order, &[String]),
+        watched: &[Service],
+        ran: &dyn Fn(&str) -> bool,
+        keep_on: &dyn Fn() -> bool,
+    ) -> (Vec<Verdict>, Option<Evidence>) {
+        let (begun, manager) = (Instant::now(), self.manager());
+        match self.bring_up(order, units, keep_on) {
+            Ok(()) => (watch(manager, watched, ran, begun, keep_on), None),
+            Err(error) => {
+                let evidence = Evidence { check: manager.name().into(), detail: chain(&error), ..Evidence::default() };
+                (Vec::new(), Some(evidence))
+            }
         }
     }
 

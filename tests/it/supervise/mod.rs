@@ -4,6 +4,7 @@
 //! behaves.
 
 mod boot;
+mod degraded;
 mod failing;
 mod outcomes;
 mod overtaken;
@@ -21,6 +22,7 @@ use crate::support::{Fixture, Ran, tree};
 pub fn tests() -> Vec<libtest_mimic::Trial> {
     let tests = [
         boot::tests(),
+        degraded::tests(),
         failing::tests(),
         outcomes::tests(),
         overtaken::tests(),

@@ -6,7 +6,7 @@ use tope_store::config::Occasion;
 use tope_store::error::Result;
 use tope_store::model::VersionName;
 use tope_store::model::trial::{MOST_ATTEMPTS, Restart};
-use tope_store::ops::supervise::{Boot, Checked, Supervision, boot_check};
+use tope_store::ops::supervise::{Boot, Checked, Supervision, boot_check, is_idle};
 use tope_store::services::manager;
 use tope_store::store::Store;
 
@@ -22,7 +22,8 @@ use crate::render::notice::Notice;
   tope-store boot-check --judge                      when they were started: watch them
   tope-store boot-check                              both
 
-A supervised switch (activate --restart) that was cut off leaves its version on trial. The units of the package call \
+A supervised switch (activate --restart) that was cut off leaves its version on trial. Where no version held (status says \
+degraded), it watches what runs once more, and says if it holds now; it goes nowhere then. The units of the package call \
 this at boot. Exit code 0 if nothing has to be done or the version holds, 7 if it was gone back, 8 if nothing holds.")]
 pub struct Arguments {
     /// Only count this boot, and go back if there were too many; needs no service manager
@@ -58,8 +59,12 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         let none = Supervision { manager: &*manager, configured, notify, restart: Restart::Changed, say: &say };
         (checked, warnings) = boot_check(&store, Boot::Count, &none, &progress)?;
     }
-    let goes_on = matches!(checked, Checked::Counted { .. } | Checked::WentBack { .. });
-    if arguments.judge || (!arguments.count && goes_on) {
+    let goes_on = match checked {
+        Checked::Counted { .. } | Checked::WentBack { .. } => true,
+        Checked::NoTrial => !is_idle(&store)?,
+        _ => false,
+    };
+    if !arguments.count && goes_on {
         notice(context, &store, &checked);
         let judged = with_services(context, &store, Restart::Changed, |supervision| {
             boot_check(&store, Boot::Judge, supervision, &progress)

@@ -6,10 +6,11 @@ use tope_store::error::Result;
 use tope_store::model::Selector;
 use tope_store::ops::confirm::{Options, confirm};
 
+use super::supervised::NO_LONGER_DEGRADED;
 use crate::context::Context;
 use crate::exit::Exit;
 
-/// Accept a version: it counts as good, and a bad mark goes
+/// Accept a version: it counts as good, and a bad mark or a degraded state goes
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tope-store confirm                                 the current version works
@@ -29,6 +30,7 @@ struct Document {
     version: String,
     digest: String,
     was_bad: Option<String>,
+    recovered: bool,
     changed: bool,
 }
 
@@ -40,12 +42,16 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         version: report.version.to_string(),
         digest: report.digest.to_string(),
         was_bad: was_bad.clone(),
+        recovered: report.recovered,
         changed: report.changed,
     };
-    context.answer(&document, |out| match (report.changed, was_bad) {
-        (false, _) => writeln!(out, "{} is good already", report.version),
-        (true, None) => writeln!(out, "{} is good", report.version),
-        (true, Some(why)) => writeln!(out, "{} is good; it was marked bad ({why})", report.version),
+    context.answer(&document, |out| {
+        match (report.changed, was_bad) {
+            (false, _) => writeln!(out, "{} is good already", report.version)?,
+            (true, None) => writeln!(out, "{} is good", report.version)?,
+            (true, Some(why)) => writeln!(out, "{} is good; it was marked bad ({why})", report.version)?,
+        }
+        if report.recovered { writeln!(out, "{NO_LONGER_DEGRADED}") } else { Ok(()) }
     })?;
     Ok(Exit::Done)
 }

@@ -16,7 +16,7 @@ use tope_store::refs::{RoleLink, Spelling};
 use tope_store::store::trial::Found;
 
 use super::activate::Check;
-use super::supervised::EvidenceDocument;
+use super::supervised::{EvidenceDocument, when_mended};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::render::human;
@@ -125,6 +125,7 @@ impl<'a> TrialDocument<'a> {
 #[derive(Serialize)]
 struct DegradedDocument<'a> {
     version: &'a str,
+    since: Option<String>,
     check: &'a str,
     detail: &'a str,
 }
@@ -260,8 +261,9 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         factory: role(Role::Factory),
         health: health(&report.health),
         trial: TrialDocument::of(&report),
-        degraded: report.degraded.as_ref().map(|Degraded { version, evidence, .. }| DegradedDocument {
+        degraded: report.degraded.as_ref().map(|Degraded { version, evidence, time, .. }| DegradedDocument {
             version: version.as_str(),
+            since: time.map(human::rfc3339),
             check: &evidence.check,
             detail: &evidence.detail,
         }),
@@ -413,9 +415,10 @@ fn tell_trial(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         }
         Found::Unreadable(why) => writeln!(out, "on trial  not known: store/trial cannot be read: {why}")?,
     }
-    if let Some(Degraded { version, evidence, .. }) = &report.degraded {
-        writeln!(out, "degraded  no version holds, and {version} is the least bad one: {evidence}")?;
-        writeln!(out, "          when the fault is mended: tope-store activate VERSION --restart=all")?;
+    if let Some(Degraded { version, evidence, time, .. }) = &report.degraded {
+        let since = time.map(|time| format!(", since {}", human::time(time))).unwrap_or_default();
+        writeln!(out, "degraded  no version holds{since}, and {version} is the least bad one: {evidence}")?;
+        writeln!(out, "          {}", when_mended(version))?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use tope_store::config::Supervisor;
 use tope_store::error::{Result, Shown};
+use tope_store::model::VersionName;
 use tope_store::model::event::Evidence;
 use tope_store::model::trial::Restart;
 use tope_store::ops::supervise::{self, Attempt, Outcome, Report, Supervision, outside};
@@ -141,6 +142,7 @@ pub struct Document<'a> {
     marked_bad: bool,
     bad: Option<String>,
     same_check: Option<&'a str>,
+    recovered: bool,
     attempts: Vec<AttemptDocument<'a>>,
     preflight: Vec<PreflightDocument>,
     external_changes: &'a [String],
@@ -163,6 +165,7 @@ impl<'a> Document<'a> {
             marked_bad: report.marked_bad.is_some(),
             bad: report.marked_bad.as_ref().map(ToString::to_string),
             same_check: report.same_check.as_deref(),
+            recovered: report.recovered,
             attempts: report.attempts.iter().map(AttemptDocument::of).collect(),
             preflight: PreflightDocument::all(&report.preflight),
             external_changes: &report.external_changes,
@@ -192,6 +195,17 @@ pub fn exit(outcome: Outcome) -> Exit {
     }
 }
 
+/// What is said where a degraded state ends.
+pub const NO_LONGER_DEGRADED: &str = "the store is no longer degraded";
+
+/// How a degraded state ends.
+pub fn when_mended(current: &VersionName) -> String {
+    format!(
+        "when the fault is mended: tope-store activate {current} --restart=all, or accept it as it runs with: tope-store \
+         confirm {current}"
+    )
+}
+
 /// What happened, for an operator who has just been woken.
 pub fn tell(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     let Report { from, to, current, .. } = report;
@@ -219,8 +233,11 @@ pub fn tell(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     if let Some(bad) = &report.marked_bad {
         writeln!(out, "{bad} is marked bad; to clear that: tope-store confirm {bad}")?;
     }
+    if report.recovered {
+        writeln!(out, "{NO_LONGER_DEGRADED}")?;
+    }
     if report.outcome == Outcome::Degraded {
-        writeln!(out, "when the fault is mended: tope-store activate VERSION --restart=all")?;
+        writeln!(out, "{}", when_mended(current))?;
     }
     Ok(())
 }
