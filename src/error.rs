@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::model::preflight::{Finding, reasons};
+use crate::model::way::Way;
 
 /// A result of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -70,6 +71,16 @@ pub enum Error {
         name: String,
         /// Names of versions that look like it, the likeliest first.
         near: Vec<String>,
+    },
+    /// A switch back finds neither `previous` nor `factory`, or only bad versions there.
+    #[error("{}: {why}", if *bad { "there is nothing good to go back to" } else { "no such version to go back to" })]
+    NoWayBack {
+        /// Why neither will do.
+        why: String,
+        /// Whether one is there and is marked bad.
+        bad: bool,
+        /// Versions that can be gone back to by name, the likeliest first.
+        ways: Vec<Way>,
     },
     /// The request is understood and refused.
     #[error("{message}")]
@@ -271,8 +282,10 @@ impl Error {
             Self::Io { .. } | Self::Source { .. } | Self::Index { .. } | Self::Services { .. } => ErrorKind::Failed,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Newer { .. } => ErrorKind::Newer,
-            Self::NotFound { .. } | Self::NoSuchVersion { .. } => ErrorKind::NotFound,
-            Self::Refused { .. } | Self::Preflight { .. } => ErrorKind::Refused,
+            Self::NotFound { .. } | Self::NoSuchVersion { .. } | Self::NoWayBack { bad: false, .. } => {
+                ErrorKind::NotFound
+            }
+            Self::Refused { .. } | Self::Preflight { .. } | Self::NoWayBack { bad: true, .. } => ErrorKind::Refused,
             Self::NoSpace { .. } => ErrorKind::NoSpace,
             Self::Locked { .. } => ErrorKind::Locked,
             Self::NoStore { .. } | Self::UnsupportedFormat { .. } => ErrorKind::NoStore,
@@ -294,6 +307,13 @@ impl Error {
             Self::NoSuchVersion { .. } | Self::NotFound { what: "version", .. } => {
                 Some("see what there is with: tope-store list".into())
             }
+            Self::NoWayBack { ways, .. } if ways.is_empty() => {
+                Some("there is no other version here: import one with: tope-store import".into())
+            }
+            Self::NoWayBack { bad: true, .. } => {
+                Some("to go back to a bad version all the same: --force, or name one of these:".into())
+            }
+            Self::NoWayBack { .. } => Some("name one of these:".into()),
             Self::NoStore { .. } => Some("create one with: tope-store init, or name another root with --root".into()),
             Self::NoSpace { needed_bytes, free_bytes, .. } => Some(format!(
                 "free the difference with: tope-store gc --free {} --dry-run",
@@ -327,6 +347,14 @@ impl Error {
         }
     }
 
+    /// Versions that the reader can switch to instead, where that is what is missing.
+    pub fn ways(&self) -> &[Way] {
+        match self {
+            Self::NoWayBack { ways, .. } => ways,
+            _ => &[],
+        }
+    }
+
     /// Whether something of the store is there and this build cannot read it: it is damaged or newer.
     pub fn is_unreadable(&self) -> bool {
         matches!(self, Self::Corrupt { .. } | Self::Newer { .. })
@@ -336,6 +364,7 @@ impl Error {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Refused { why, .. } => why.name(),
+            Self::NoWayBack { bad: true, .. } => Refusal::Bad.name(),
             Self::Source { .. } => "source",
             Self::Index { .. } => "index",
             Self::Services { .. } => "services",

@@ -16,6 +16,7 @@
 //! - [`retention`]: which versions stay, which go, and why
 //! - [`notice`]: that a notice reached nobody
 //! - [`units`]: sizes and durations as people write them
+//! - [`way`]: a version that can be gone back to, and the command for it
 
 pub mod actor;
 pub mod anchor;
@@ -38,6 +39,7 @@ pub mod switch;
 pub mod tree;
 pub mod trial;
 pub mod units;
+pub mod way;
 
 #[cfg(test)]
 mod format_vectors;

@@ -13,6 +13,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::plan::{self, Plan, TreeCheck};
 use super::switching::{self, BadVersions, Health, Verify, Warnings, health};
 use crate::error::{Error, Refusal, Result};
 use crate::history::State;
@@ -79,6 +80,21 @@ pub fn activate(store: &Store, selector: &Selector, options: &Options, observer:
     Ok(Report { warnings: warnings.finish(), ..report })
 }
 
+/// What [`activate`] would do. Every user may ask, and nothing is changed, a finding about damage is not recorded either.
+///
+/// # Errors
+///
+/// As [`activate`], except that this user may not switch: that is a warning.
+pub fn plan(store: &Store, selector: &Selector, options: &Options, observer: &dyn Observer) -> Result<Plan> {
+    let warnings = Warnings::new(observer);
+    let activation = Activation::planned(store, selector, options, &warnings)?;
+    let plan = match activation.is_current() {
+        true => activation.plan(TreeCheck::Unchecked("it is current already".into())),
+        false => activation.plan(activation.check()?),
+    };
+    Ok(Plan { warnings: warnings.finish(), ..plan })
+}
+
 /// A switch forward on its way.
 pub(super) struct Activation<'a> {
     store: &'a Store,
@@ -88,6 +104,7 @@ pub(super) struct Activation<'a> {
     options: &'a Options,
     warnings: &'a Warnings<'a>,
     start: Instant,
+    dry_run: bool,
 }
 
 impl<'a> Activation<'a> {
@@ -98,13 +115,61 @@ impl<'a> Activation<'a> {
         options: &'a Options,
         warnings: &'a Warnings<'a>,
     ) -> Result<Self> {
-        let start = Instant::now();
         store.check_changeable()?;
+        Self::found(store, selector, options, warnings, false)
+    }
+
+    /// The same for a switch that is not made.
+    pub(super) fn planned(
+        store: &'a Store,
+        selector: &Selector,
+        options: &'a Options,
+        warnings: &'a Warnings<'a>,
+    ) -> Result<Self> {
+        store.check_format()?;
+        store.check_losses()?;
+        if let Err(error) = store.check_user() {
+            warnings.warn(&plan::not_allowed(&error));
+        }
+        let planned = Self::found(store, selector, options, warnings, true)?;
+        let refs = store.refs()?;
+        [Role::Current, Role::Previous].iter().try_for_each(|role| refs.require_link(&planned.survey.roles, *role))?;
+        Ok(planned)
+    }
+
+    fn found(
+        store: &'a Store,
+        selector: &Selector,
+        options: &'a Options,
+        warnings: &'a Warnings<'a>,
+        dry_run: bool,
+    ) -> Result<Self> {
+        let start = Instant::now();
         store.expect_understood("activate")?;
         let survey = store.survey()?;
         let target = survey.resolve(store, selector)?;
         let digest = survey.digest(store, &target);
-        Ok(Self { store, survey, target, digest, options, warnings, start })
+        Ok(Self { store, survey, target, digest, options, warnings, start, dry_run })
+    }
+
+    /// What it would do, by what the check of the version gave.
+    pub(super) fn plan(&self, tree: TreeCheck) -> Plan {
+        let changes = self.from() != Some(&self.target);
+        Plan {
+            from: self.from().cloned(),
+            to: self.target.clone(),
+            digest: self.digest,
+            level: 0,
+            changes,
+            previous: match self.from() {
+                Some(from) if changes => Some(from.clone()),
+                _ => self.survey.roles.version(Role::Previous).cloned(),
+            },
+            bad: None,
+            tree,
+            services: None,
+            warnings: Vec::new(),
+        }
     }
 
     /// What is current.
@@ -132,7 +197,7 @@ impl<'a> Activation<'a> {
     }
 
     /// Refuses a version that is bad or damaged, and every version while the history is in doubt.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<TreeCheck> {
         self.refuse_missing_tree()?;
         self.refuse_doubt()?;
         self.refuse_bad(&self.survey)?;
@@ -185,22 +250,25 @@ impl<'a> Activation<'a> {
         }
     }
 
-    fn check_tree(&self, survey: &Survey) -> Result<()> {
+    fn check_tree(&self, survey: &Survey) -> Result<TreeCheck> {
         match health(self.store, survey, &self.target, self.options.verify, self.warnings)? {
-            Health::Sound | Health::Skipped => Ok(()),
+            Health::Sound => Ok(TreeCheck::Sound),
+            Health::Skipped => Ok(TreeCheck::Unchecked("not asked for".into())),
             Health::Unmanaged => {
                 let target = &self.target;
                 self.warnings.warn(&format!(
                     "{target} was made by hand and cannot be checked; take it under management with: tope-store adopt {target}"
                 ));
-                Ok(())
+                Ok(TreeCheck::Unchecked("it was made by hand".into()))
             }
             Health::Unknown(error) => Err(error),
             Health::Damaged(_) if self.store.is_being_removed(&self.target)? => {
                 Err(Error::NotFound { what: "version", name: self.target.to_string() })
             }
             Health::Damaged(checked) => {
-                if let Some(why) = self.store.revoke(&checked.suspects).unrecorded {
+                if !self.dry_run
+                    && let Some(why) = self.store.revoke(&checked.suspects).unrecorded
+                {
                     self.warnings.warn(&format!("the damage that was found cannot be recorded: {why}"));
                 }
                 Err(Error::refused_with(

@@ -25,6 +25,7 @@ pub mod note;
 pub mod notify;
 mod patch;
 pub mod pin;
+pub mod plan;
 pub mod preflight;
 pub mod publish;
 pub mod rebuild_index;

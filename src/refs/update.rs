@@ -257,10 +257,7 @@ impl<'a> LockedRefs<'a> {
     }
 
     pub(super) fn require_link(&self, roles: &Roles, role: Role) -> Result<()> {
-        match roles.get(role) {
-            RoleLink::NotALink(kind) => Err(self.foreign(role.as_str(), *kind)),
-            _ => Ok(()),
-        }
+        self.refs.require_link(roles, role)
     }
 
     /// A version is a directory in `versions/`, managed or not.
@@ -272,15 +269,33 @@ impl<'a> LockedRefs<'a> {
     }
 
     fn foreign(&self, name: &str, kind: Kind) -> Error {
-        let path = self.refs.versions.path_of(name);
+        self.refs.foreign(name, kind)
+    }
+
+    fn is_link(&self, name: &str) -> Result<bool> {
+        Ok(self.refs.versions.try_stat(name)?.is_some_and(|stat| stat.kind == Kind::Symlink))
+    }
+}
+
+impl Refs {
+    /// Makes sure that a role is a link or absent, so that a switch may take its place.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::ForeignFile`].
+    pub fn require_link(&self, roles: &Roles, role: Role) -> Result<()> {
+        match roles.get(role) {
+            RoleLink::NotALink(kind) => Err(self.foreign(role.as_str(), *kind)),
+            _ => Ok(()),
+        }
+    }
+
+    fn foreign(&self, name: &str, kind: Kind) -> Error {
+        let path = self.versions.path_of(name);
         Error::refused_with(
             Refusal::ForeignFile,
             format!("{} is {}, not a link of this store", Shown::path(&path), kind.describe()),
             "move it away and try again",
         )
-    }
-
-    fn is_link(&self, name: &str) -> Result<bool> {
-        Ok(self.refs.versions.try_stat(name)?.is_some_and(|stat| stat.kind == Kind::Symlink))
     }
 }

@@ -140,6 +140,15 @@ impl Store {
     /// [`Error::Refused`] says why not.
     pub fn check_changeable(&self) -> Result<()> {
         self.check_writable()?;
+        self.check_losses()
+    }
+
+    /// The same for a user who asks what a command would do: only whether most versions are there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] says what is missing.
+    pub fn check_losses(&self) -> Result<()> {
         self.losses()?.refusal(
             "unmount what lies over it or put the directory back; if the trees are really gone: tope-store verify --repair",
         )

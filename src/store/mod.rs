@@ -392,9 +392,19 @@ impl Store {
     ///
     /// [`Error::Refused`] says why not.
     pub fn check_writable(&self) -> Result<()> {
+        self.check_format()?;
+        self.check_user()
+    }
+
+    /// Whether this build may write here, as far as the format is concerned.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnsupportedFormat`] says why not.
+    pub fn check_format(&self) -> Result<()> {
         match self.format_obstacle() {
             Some(detail) => Err(Error::UnsupportedFormat { root: self.layout.root(), detail }),
-            None => self.check_user(),
+            None => Ok(()),
         }
     }
 

@@ -22,6 +22,7 @@ mod crash;
 mod damage;
 mod doctor;
 mod documents;
+mod dry_run;
 mod factory;
 mod full_disk;
 mod future;
@@ -55,6 +56,7 @@ mod supervise;
 mod truncated;
 mod users;
 mod verify;
+mod ways;
 mod who;
 
 use libtest_mimic::Arguments;
@@ -82,6 +84,7 @@ fn main() -> std::process::ExitCode {
         damage::tests(),
         doctor::tests(),
         documents::tests(),
+        dry_run::tests(),
         factory::tests(),
         full_disk::tests(),
         future::tests(),
@@ -115,6 +118,7 @@ fn main() -> std::process::ExitCode {
         truncated::tests(),
         users::tests(),
         verify::tests(),
+        ways::tests(),
         who::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit_code()

@@ -18,8 +18,8 @@ use tope_store::store::{Settings, Store};
 use crate::cli::{Cli, Color, Global};
 use crate::exit::Exit;
 use crate::input::StandardInput;
-use crate::render::json;
 use crate::render::progress::Progress;
+use crate::render::{json, ways};
 
 /// Everything around a command.
 pub struct Context {
@@ -314,6 +314,7 @@ pub fn fail_early(global: &Global, error: &Error) -> Exit {
         if let Some(hint) = error.hint() {
             let _ = writeln!(out, "  {hint}");
         }
+        let _ = ways::write(&mut out, error.ways());
     }
     Exit::of(error)
 }

@@ -78,7 +78,7 @@ impl Attempt<'_> {
     }
 
     /// Versions older than `to` that are not bad, newest first.
-    fn older_than(&self, to: &VersionName, bad: Option<Digest>) -> Vec<VersionName> {
+    pub(super) fn older_than(&self, to: &VersionName, bad: Option<Digest>) -> Vec<VersionName> {
         let Some(limit) = self.survey.import_number(self.store, to) else { return Vec::new() };
         let trusted = self.survey.history.is_trustworthy();
         let names = match trusted {

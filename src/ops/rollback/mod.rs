@@ -18,10 +18,12 @@
 //! waiting begins with step 5.
 
 mod after;
+mod ways;
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
+use super::plan::{self, Plan, TreeCheck};
 use super::switching::{self, BadVersions, Health, Verify, Warnings, health};
 use crate::error::{Error, Refusal, Result, chain};
 use crate::model::event::Evidence;
@@ -43,6 +45,8 @@ pub enum Left {
     /// It stays what it was.
     Unmarked,
 }
+
+pub use ways::{Ways, ways};
 
 /// How to go back.
 #[derive(Debug, Clone, Default)]
@@ -143,13 +147,57 @@ pub(super) fn go_back(
     let candidates = attempt.candidates()?;
     let report = match candidates {
         Candidates::Here(version) => attempt.unchanged(version),
-        Candidates::Some(candidates) => attempt.switch(&refs, &attempt.choose(candidates)?)?,
+        Candidates::Some(candidates) => {
+            let (chosen, _) = attempt.choose(candidates)?;
+            attempt.switch(&refs, &chosen)?
+        }
     };
     // Behind the switch, which nothing may delay.
     if let Some(why) = store.revoke(&attempt.suspects.take()).unrecorded {
         tracing::warn!(why, "the damage that was found cannot be recorded");
     }
     Ok(Report { warnings: warnings.finish(), ..report })
+}
+
+/// What [`rollback`] would do. Every user may ask, and nothing is changed: no interrupted switch is finished, and a finding
+/// about damage is not recorded.
+///
+/// # Errors
+///
+/// As [`rollback`], except that this user may not switch: that is a warning.
+pub fn plan(store: &Store, options: &Options, observer: &dyn Observer) -> Result<Plan> {
+    plan_of(store, options, None, observer)
+}
+
+/// The same as a step of something larger.
+pub(super) fn plan_of(
+    store: &Store,
+    options: &Options,
+    supervised: Option<&Supervised<'_>>,
+    observer: &dyn Observer,
+) -> Result<Plan> {
+    let warnings = Warnings::new(observer);
+    if let Err(error) = store.check_user() {
+        warnings.warn(&plan::not_allowed(&error));
+    }
+    let attempt = Attempt::looking(store, options, supervised, &warnings)?;
+    attempt.warn_of_history();
+    store.refs()?.require_link(&attempt.survey.roles, Role::Current)?;
+    let plan = match attempt.candidates()? {
+        Candidates::Here(version) => {
+            let digest = attempt.survey.digest(store, &version);
+            let role = attempt.asked_for();
+            attempt.plan(Candidate { role, version, digest }, TreeCheck::Unchecked("it is current already".into()))
+        }
+        Candidates::Some(mut candidates) if options.verify == Verify::None => {
+            attempt.plan(candidates.remove(0), TreeCheck::Unchecked("not asked for".into()))
+        }
+        Candidates::Some(candidates) => {
+            let (chosen, tree) = attempt.choose(candidates)?;
+            attempt.plan(chosen, tree)
+        }
+    };
+    Ok(Plan { warnings: warnings.finish(), ..plan })
 }
 
 /// Where the same leads unless that turns out to be damaged; `None` if it is current already. Nothing is changed.
@@ -159,11 +207,14 @@ pub(super) fn go_back(
 /// There is nothing to go back to, or all of it is bad; or this user may not switch.
 pub(super) fn first_candidate(store: &Store, options: &Options) -> Result<Option<VersionName>> {
     store.check_user()?;
-    let survey = store.survey_with(store.refs()?.read()?)?;
+    likeliest(store, options)
+}
+
+/// The same for every user.
+fn likeliest(store: &Store, options: &Options) -> Result<Option<VersionName>> {
     // What is to be warned of is said by the attempt itself.
     let warnings = Warnings::new(&Silent);
-    let (start, suspects) = (Instant::now(), RefCell::default());
-    let attempt = Attempt { store, options, supervised: None, warnings: &warnings, survey, start, suspects };
+    let attempt = Attempt::looking(store, options, None, &warnings)?;
     Ok(match attempt.candidates()? {
         Candidates::Here(_) => None,
         Candidates::Some(candidates) => candidates.into_iter().next().map(|candidate| candidate.version),
@@ -195,6 +246,20 @@ struct Attempt<'a> {
     start: Instant,
     /// Objects that checks found to be damaged.
     suspects: RefCell<Suspects>,
+}
+
+impl<'a> Attempt<'a> {
+    /// One that only looks, without a lock.
+    fn looking(
+        store: &'a Store,
+        options: &'a Options,
+        supervised: Option<&'a Supervised<'a>>,
+        warnings: &'a Warnings<'a>,
+    ) -> Result<Self> {
+        let survey = store.survey_with(store.refs()?.read()?)?;
+        let (start, suspects) = (Instant::now(), RefCell::default());
+        Ok(Self { store, options, supervised, warnings, survey, start, suspects })
+    }
 }
 
 impl Attempt<'_> {
@@ -283,32 +348,26 @@ impl Attempt<'_> {
             }
             return Ok(Candidates::Some(candidates));
         }
-        let passed = passed.join("; ");
-        match bad {
-            true => Err(Error::refused_with(
-                Refusal::Bad,
-                format!("there is nothing good to go back to: {passed}"),
-                "to go back to a bad version all the same: --force",
-            )),
-            false => Err(Error::NotFound { what: "version to go back to", name: passed }),
-        }
+        let ways = ways::by_name(self.store, &self.survey, self.supervised.is_some());
+        Err(Error::NoWayBack { why: passed.join("; "), bad, ways })
     }
 
     /// Checks candidates and gives the first that is sound, else the last.
-    fn choose(&self, candidates: Vec<Candidate>) -> Result<Candidate> {
+    fn choose(&self, candidates: Vec<Candidate>) -> Result<(Candidate, TreeCheck)> {
         let count = candidates.len();
         for (at, candidate) in candidates.into_iter().enumerate() {
             let (version, last) = (&candidate.version, at + 1 == count);
             let problem = match health(self.store, &self.survey, version, self.options.verify, self.warnings)? {
-                Health::Sound | Health::Skipped => return Ok(candidate),
+                Health::Sound => return Ok((candidate, TreeCheck::Sound)),
+                Health::Skipped => return Ok((candidate, TreeCheck::Unchecked("not asked for".into()))),
                 Health::Unmanaged => {
                     self.warnings.warn(&format!("{version} was made by hand and cannot be checked"));
-                    return Ok(candidate);
+                    return Ok((candidate, TreeCheck::Unchecked("it was made by hand".into())));
                 }
                 // A manifest that cannot be read says nothing about the tree.
                 Health::Unknown(error) => {
                     self.warnings.warn(&format!("{version} cannot be checked: {}", chain(&error)));
-                    return Ok(candidate);
+                    return Ok((candidate, TreeCheck::Unchecked(chain(&error))));
                 }
                 Health::Damaged(checked) => {
                     self.suspects.borrow_mut().extend(checked.suspects.iter().cloned());
@@ -322,11 +381,36 @@ impl Attempt<'_> {
                     );
                 }
                 self.warnings.warn(&format!("{version} fails its check ({problem}), and there is nothing better"));
-                return Ok(candidate);
+                return Ok((candidate, TreeCheck::Damaged(problem)));
             }
             self.warnings.warn(&format!("{version} fails its check ({problem}); trying the next"));
         }
         Err(Error::NotFound { what: "version to go back to", name: "none".into() })
+    }
+
+    /// What a switch to this one would do.
+    fn plan(&self, chosen: Candidate, tree: TreeCheck) -> Plan {
+        let from = self.current();
+        let changes = from != Some(&chosen.version);
+        let left = from.filter(|_| changes).and_then(|from| self.survey.digest(self.store, from));
+        let bad = self.bad_mark(from.filter(|_| changes), left, chosen.digest);
+        let older = || self.older_than(&chosen.version, left.filter(|_| bad.is_some())).into_iter();
+        let previous = match changes {
+            true => older().find(|version| self.store.has_tree(version).unwrap_or(false)),
+            false => self.survey.roles.version(Role::Previous).cloned(),
+        };
+        Plan {
+            from: from.cloned(),
+            digest: chosen.digest,
+            level: self.level(chosen.role),
+            changes,
+            previous,
+            bad: bad.and_then(|event| event.version),
+            tree,
+            services: None,
+            warnings: Vec::new(),
+            to: chosen.version,
+        }
     }
 
     /// Nobody may have switched while candidates were checked.
@@ -347,10 +431,7 @@ impl Attempt<'_> {
             from: Some(version.clone()),
             digest: self.survey.digest(self.store, &version),
             to: version,
-            level: self.level(self.options.to.as_ref().and_then(|selector| match selector {
-                Selector::Role(role) => Some(*role),
-                _ => None,
-            })),
+            level: self.level(self.asked_for()),
             changed: false,
             marked_bad: false,
             previous: self.survey.roles.version(Role::Previous).cloned(),
@@ -359,6 +440,14 @@ impl Attempt<'_> {
             warnings: Vec::new(),
             switched_after: self.start.elapsed(),
             elapsed: self.start.elapsed(),
+        }
+    }
+
+    /// The role that was asked for, if one was.
+    fn asked_for(&self) -> Option<Role> {
+        match &self.options.to {
+            Some(Selector::Role(role)) => Some(*role),
+            _ => None,
         }
     }
 

@@ -6,7 +6,6 @@ use std::time::Instant;
 use super::ledger::{bad_mark, conclude, degraded, good_mark, least_bad};
 use super::units::{Order, Units};
 use super::{Attempt, Outcome, Report, all, is_degraded};
-use crate::config::Service;
 use crate::error::{Error, Refusal, Result, chain};
 use crate::model::lenient::Unknown;
 use crate::model::trial::Failure;
@@ -208,12 +207,10 @@ impl<'a> Levels<'a> {
     }
 
     fn attempt(&self, order: Order, restarted: Vec<Affected>, before: Option<Vec<UnitState>>) -> Result<Attempt> {
-        let is_restarted = |unit: &str| restarted.iter().any(|one| one.unit == unit);
         // What nobody touches must go on, if it went on before.
         let states = before.unwrap_or_else(|| self.units.states(&self.units.names()));
         let runs = |unit: &str| states.iter().any(|state| state.unit == unit && state.activity == Activity::Active);
-        let watched = |service: &&Service| is_restarted(&service.unit) || runs(&service.unit);
-        let watched: Vec<Service> = self.units.services.iter().filter(watched).cloned().collect();
+        let watched = self.units.watched(&restarted, &states);
         let units: Vec<String> = restarted.iter().map(|one| one.unit.clone()).collect();
         for one in restarted.iter().filter(|_| order == Order::Restart) {
             self.say(&format!("restarting {}: {}", one.unit, one.reasons.join("; ")));
@@ -425,7 +422,7 @@ pub(super) fn step_back(
             *trial = next.into_inner();
             Ok(Some(switched.to))
         }
-        Err(error @ (Error::NotFound { .. } | Error::Refused { why: Refusal::Bad, .. })) => {
+        Err(error @ (Error::NotFound { .. } | Error::NoWayBack { .. } | Error::Refused { why: Refusal::Bad, .. })) => {
             warnings.warn(&format!("there is no further way back: {}", chain(&error)));
             Ok(None)
         }

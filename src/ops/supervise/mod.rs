@@ -36,6 +36,7 @@
 mod boot;
 mod ledger;
 mod levels;
+mod plan;
 mod readiness;
 mod recheck;
 mod units;
@@ -63,11 +64,13 @@ use crate::store::Store;
 
 pub use boot::{Boot, Checked, boot_check};
 pub use levels::outside;
+pub use plan::{plan_activate, plan_rollback};
 pub use recheck::{is_degraded, is_idle};
 
 use levels::Levels;
-use readiness::{or_unready, refuse_unready, warn_unready};
-use units::{Order, Units, known, leave_absent};
+use plan::{Intended, known_if_possible};
+use readiness::warn_unready;
+use units::{Order, Units};
 
 /// How services are handled.
 pub struct Supervision<'a> {
@@ -193,30 +196,12 @@ pub fn activate(
     let activation = forward::Activation::new(store, selector, options, &warnings)?;
     activation.check()?;
     let (from, target) = (activation.from().cloned(), activation.target.clone());
-    let known = known(store, supervision).map_err(|error| or_unready(store, supervision, &target, error))?;
-    let was_degraded = is_degraded(store);
-    let rechecked = was_degraded && activation.is_current() && !known.0.is_empty();
-    let mut restarted = match (supervision.restart, activation.is_current()) {
-        (Restart::All, _) => Touched::in_doubt(all(&known.0, "all are to be restarted")),
-        (Restart::Changed, true) => Touched::in_doubt(stale(store, &known.0)?),
-        (Restart::Changed, false) => {
-            affected(store, supervision.manager, &known.0, from.as_ref(), &target)?.only_affected()
-        }
-    };
-    restarted.doubt.iter().for_each(|doubt| warnings.warn(doubt));
-    restarted.units = with_interrupted(store, restarted.units, &target)?;
-    if rechecked {
-        join(&mut restarted.units, recheck::down(&known.1));
-    }
-    if activation.is_current() && restarted.units.is_empty() && !rechecked {
-        if was_degraded {
-            warnings.warn(&recheck::unchecked(&target));
-        }
+    let intended = Intended::of(store, &activation, supervision, &warnings)?;
+    if intended.is_idle {
         let digest = activation.digest;
         return Ok(unchanged(store, target, digest, warnings.finish(), start));
     }
-    let ((services, before), preflight) =
-        refuse_unready(store, supervision, known, &restarted.units, &target, &warnings)?;
+    let Intended { services, before, restarted, preflight, was_degraded, .. } = intended;
     let trial = new_trial(store, Begun::Activation, supervision, (&target, activation.digest), from.as_ref());
     let units = Units { supervision, services, observer, warnings: &warnings };
     let mut levels = Levels::new(store, units, trial);
@@ -257,12 +242,7 @@ pub fn rollback(
 ) -> Result<Report> {
     let start = Instant::now();
     let warnings = Warnings::new(observer);
-    // A manager that cannot be asked must not stand in the way of going back.
-    let known = known(store, supervision).unwrap_or_else(|error| {
-        warnings.warn(&format!("services are not known: {}", chain(&error)));
-        (Vec::new(), Vec::new())
-    });
-    let (services, _) = leave_absent(store, supervision, known, &|_| false);
+    let (services, _) = known_if_possible(store, supervision, &warnings);
     let from = store.refs()?.read()?.version(Role::Current).cloned();
     let was_degraded = is_degraded(store);
     let units = Units { supervision, services, observer, warnings: &warnings };

@@ -102,6 +102,7 @@ pub(super) fn recheck(
             locked.expect_current(Some(&current))?;
             locked.place()
         };
+        place.wait(store.patience());
         let survey = store.survey()?;
         // An operator may have accepted it while it was watched.
         if good_mark(store, &survey, &current).is_none_or(|good| switching::record(store, vec![good], warnings)) {

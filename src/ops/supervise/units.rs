@@ -12,6 +12,7 @@ use crate::error::{Result, chain};
 use crate::model::Role;
 use crate::model::event::Evidence;
 use crate::observe::Observer;
+use crate::ops::plan::PlannedService;
 use crate::ops::preflight;
 use crate::ops::switching::Warnings;
 use crate::services::affected::Affected;
@@ -65,11 +66,26 @@ impl<'a> Units<'a> {
         self.services.iter().any(|service| service.stop_first)
     }
 
+    /// The services that are watched after a switch: what is restarted, and what ran before and must go on.
+    pub(super) fn watched(&self, restarted: &[Affected], states: &[UnitState]) -> Vec<Service> {
+        let watched = self.planned(restarted, states).into_iter().filter(|one| one.action.is_watched());
+        watched.map(|one| one.service).collect()
+    }
+
+    /// What a switch does to each service.
+    pub(super) fn planned(&self, restarted: &[Affected], states: &[UnitState]) -> Vec<PlannedService> {
+        let runs = |unit: &str| states.iter().any(|state| state.unit == unit && state.activity == Activity::Active);
+        let planned = self.services.iter().map(|service| {
+            let restarted = restarted.iter().find(|one| one.unit == service.unit);
+            PlannedService::of(service, restarted, runs(&service.unit))
+        });
+        planned.collect()
+    }
+
     /// Stops those of these units that must not see a switch; gives them.
     pub(super) fn stop_first(&self, restarted: &[Affected]) -> Vec<String> {
-        let first = self.services.iter().filter(|service| service.stop_first);
-        let first = first.filter(|service| restarted.iter().any(|one| one.unit == service.unit));
-        let units: Vec<String> = first.map(|service| service.unit.clone()).collect();
+        let first = self.planned(restarted, &[]).into_iter().filter(|one| one.stops_first);
+        let units: Vec<String> = first.map(|one| one.service.unit).collect();
         if !units.is_empty() {
             (self.supervision.say)(&format!("stopping {}", units.join(", ")));
             let goes_on = || !self.observer.interrupted();

@@ -8,6 +8,7 @@ mod degraded;
 mod failing;
 mod outcomes;
 mod overtaken;
+mod planned;
 mod preflight;
 mod stopped;
 
@@ -26,6 +27,7 @@ pub fn tests() -> Vec<libtest_mimic::Trial> {
         failing::tests(),
         outcomes::tests(),
         overtaken::tests(),
+        planned::tests(),
         preflight::tests(),
         stopped::tests(),
     ];

@@ -76,3 +76,13 @@ pub fn assert_same(source: &Path, materialised: &Path) {
     let superfluous: Vec<_> = found.keys().filter(|path| !expected.contains_key(*path)).collect();
     assert!(superfluous.is_empty(), "{superfluous:?}");
 }
+
+/// Everything below a directory, by path, with what every change of it changes: its inode and the time of its last change.
+pub fn snapshot(top: &Path) -> BTreeMap<std::path::PathBuf, (u64, i64, i64, u64)> {
+    let items = walkdir::WalkDir::new(top).into_iter().map(|item| item.expect("a readable tree"));
+    let facts = items.map(|item| {
+        let metadata = item.metadata().expect("metadata");
+        (item.path().to_owned(), (metadata.ino(), metadata.ctime(), metadata.ctime_nsec(), metadata.len()))
+    });
+    facts.collect()
+}

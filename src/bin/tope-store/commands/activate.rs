@@ -4,12 +4,13 @@ use clap::Args;
 use serde::Serialize;
 use tope_store::error::Result;
 use tope_store::model::Selector;
-use tope_store::ops::activate::{Options, Report, activate, sentence};
+use tope_store::ops::activate::{Options, Report, activate, plan, sentence};
 use tope_store::ops::check::Depth;
 use tope_store::ops::supervise;
 use tope_store::ops::switching::{BadVersions, Verify};
 
-use super::supervised::{Which, conclude, with_services};
+use super::planned;
+use super::supervised::{Which, asking_services, conclude, with_services};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::render::notice::Notice;
@@ -21,6 +22,7 @@ use crate::render::notice::Notice;
   tope-store activate t1:3fa9 --reason 'ticket 812'
   tope-store activate 1.2.0 --restart                restart what differs, watch it, go back if it does not hold
   tope-store activate 1.1.0 --force                  although it is marked bad
+  tope-store activate 1.2.0 --restart --dry-run      what would be switched, restarted and checked
 
 The version is compared with its manifest first. One that fails is refused with exit code 4, as is a bad one. \
 Activating what is current changes nothing. --json gives from, to, level (0), outcome (done, unchanged).
@@ -44,6 +46,9 @@ pub struct Arguments {
     /// Why, for the history
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Say what would be switched, and refuse what would be refused, but change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// How closely a version is checked before a switch.
@@ -122,6 +127,16 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     };
     let store = context.store()?;
     let progress = context.progress();
+    if arguments.dry_run {
+        let plan = match arguments.restart {
+            None => plan(&store, &arguments.version, &options, &progress)?,
+            Some(which) => asking_services(context, which.restart(), |supervision| {
+                supervise::plan_activate(&store, &arguments.version, &options, supervision, &progress)
+            })?,
+        };
+        drop(progress);
+        return planned::answer(context, &plan);
+    }
     if let Some(which) = arguments.restart {
         let switched = with_services(context, &store, which.restart(), |supervision| {
             supervise::activate(&store, &arguments.version, &options, supervision, &progress)

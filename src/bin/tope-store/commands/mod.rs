@@ -22,6 +22,7 @@ pub mod man;
 pub mod note;
 pub mod notify;
 pub mod pin;
+pub mod planned;
 pub mod rebuild_index;
 pub mod remove;
 pub mod rollback;

@@ -3,16 +3,19 @@
 use clap::Args;
 use serde::Serialize;
 use tope_store::error::Result;
-use tope_store::model::Selector;
-use tope_store::ops::rollback::{Left, Options, Report, rollback};
+use tope_store::model::{Selector, VersionName};
+use tope_store::ops::rollback::{Left, Options, Report, Ways, plan, rollback, ways};
 use tope_store::ops::supervise::{self, Outcome};
 use tope_store::ops::switching::BadVersions;
 
 use super::activate::{Check, outcome, say_warnings};
-use super::supervised::{Which, conclude, with_services};
+use super::planned;
+use super::supervised::{Which, asking_services, conclude, with_services};
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::render::json::WayDocument;
 use crate::render::notice::Notice;
+use crate::render::ways::write as write_ways;
 
 /// Go back to the previous version, else to the factory version
 #[derive(Debug, Args)]
@@ -21,6 +24,8 @@ use crate::render::notice::Notice;
   tope-store rollback --to factory --reason 'no network since the update'
   tope-store rollback --restart                      and restart the services that differ, and watch them
   tope-store rollback --to 1.0.3 --not-bad           the version that is left is fine
+  tope-store rollback --list                         which versions can be gone back to, each with its command
+  tope-store rollback --restart --dry-run            where it would go, and what would be restarted and checked
 
 Works on a full disk, without an index, and while an import or a gc runs. The version that is left is marked bad, so \
 that no automatic step returns to it; --not-bad leaves it as it is, and confirm clears the mark. \
@@ -44,6 +49,20 @@ pub struct Arguments {
     /// Why, for the history
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Say what would be switched, and refuse what would be refused, but change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Only list the versions that can be gone back to, and the command for each
+    #[arg(long, conflicts_with_all = ["to", "verify", "restart", "not_bad", "force", "reason", "dry_run"])]
+    list: bool,
+}
+
+#[derive(Serialize)]
+struct ListDocument {
+    current: Option<String>,
+    to: Option<String>,
+    candidates: Vec<WayDocument>,
+    doubt: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -63,6 +82,9 @@ struct Document<'a> {
 }
 
 pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
+    if arguments.list {
+        return list(context);
+    }
     let options = Options {
         to: arguments.to,
         verify: arguments.verify.verify(),
@@ -72,6 +94,16 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     };
     let store = context.store_leniently()?;
     let progress = context.progress();
+    if arguments.dry_run {
+        let plan = match arguments.restart {
+            None => plan(&store, &options, &progress)?,
+            Some(which) => asking_services(context, which.restart(), |supervision| {
+                supervise::plan_rollback(&store, &options, supervision, &progress)
+            })?,
+        };
+        drop(progress);
+        return planned::answer(context, &plan);
+    }
     if let Some(which) = arguments.restart {
         let switched = with_services(context, &store, which.restart(), |supervision| {
             supervise::rollback(&store, &options, supervision, &progress)
@@ -93,6 +125,35 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         Notice::rollback(&store, report.from.as_ref(), &report.to, report.level).send(context, &store);
         Notice::switched(&store, report.from.as_ref(), &report.to).send(context, &store);
     }
+    Ok(Exit::Done)
+}
+
+fn list(context: &Context) -> Result<Exit> {
+    let Ways { current, to, ways, doubt } = ways(&context.store_leniently()?)?;
+    let text = |version: &VersionName| version.to_string();
+    let document = ListDocument {
+        current: current.as_ref().map(text),
+        to: to.as_ref().map(text),
+        candidates: WayDocument::all(&ways),
+        doubt: doubt.clone(),
+    };
+    context.answer(&document, |out| {
+        match &current {
+            Some(current) => writeln!(out, "current is {current}")?,
+            None => writeln!(out, "there is no current version")?,
+        }
+        match &to {
+            Some(to) => writeln!(out, "tope-store rollback goes back to {to}")?,
+            None => writeln!(out, "tope-store rollback has nothing to go back to by itself")?,
+        }
+        if let Some(doubt) = &doubt {
+            writeln!(out, "{doubt}: it is not known which versions ran, and which are bad")?;
+        }
+        match ways.is_empty() {
+            true => writeln!(out, "there is no other version here"),
+            false => write_ways(out, &ways),
+        }
+    })?;
     Ok(Exit::Done)
 }
 

@@ -60,6 +60,20 @@ pub fn with_services<T>(
     work(&supervision).map(Ok)
 }
 
+/// Runs what only asks about services. It restarts none, so it may run in the unit of one.
+pub fn asking_services<T>(
+    context: &Context,
+    restart: Restart,
+    work: impl FnOnce(&Supervision<'_>) -> Result<T>,
+) -> Result<T> {
+    context.refuse_in_image("--restart")?;
+    let config = context.config();
+    let manager = manager(&config.supervisor);
+    let say = |sentence: &str| context.say(sentence);
+    let (configured, notify) = (&config.services, &config.notify);
+    work(&Supervision { manager: &*manager, configured, notify, restart, say: &say })
+}
+
 /// A unit that is restarted.
 #[derive(Serialize)]
 struct RestartedDocument<'a> {
@@ -238,6 +252,7 @@ pub fn tell(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     }
     if report.outcome == Outcome::Degraded {
         writeln!(out, "{}", when_mended(current))?;
+        writeln!(out, "to see which other versions there are: tope-store rollback --list")?;
     }
     Ok(())
 }

@@ -7,6 +7,9 @@ use std::io::{self, Write};
 use serde::Serialize;
 use tope_store::error::{Error, chain};
 use tope_store::model::preflight::Finding;
+use tope_store::model::way::Way;
+
+use super::human;
 
 /// Version of all documents.
 const SCHEMA: u32 = 1;
@@ -45,6 +48,8 @@ struct FailureBody {
     hint: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     findings: Option<Vec<PreflightDocument>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    candidates: Option<Vec<WayDocument>>,
 }
 
 /// What keeps a service from running after a switch.
@@ -69,6 +74,28 @@ impl PreflightDocument {
     }
 }
 
+/// A version that can be switched to by name.
+#[derive(Debug, Serialize)]
+pub struct WayDocument {
+    version: String,
+    state: &'static str,
+    last_current: Option<String>,
+    command: String,
+}
+
+impl WayDocument {
+    /// The documents of all of these.
+    pub fn all(ways: &[Way]) -> Vec<Self> {
+        let document = |way: &Way| Self {
+            version: way.version.to_string(),
+            state: way.state,
+            last_current: way.last_current.map(human::rfc3339),
+            command: way.command.clone(),
+        };
+        ways.iter().map(document).collect()
+    }
+}
+
 impl Failure {
     /// The document for an error.
     pub fn of(error: &Error) -> Self {
@@ -76,7 +103,9 @@ impl Failure {
             Error::Preflight { findings, .. } => Some(PreflightDocument::all(findings)),
             _ => None,
         };
-        Self { error: FailureBody { kind: error.name(), message: chain(error), hint: error.hint(), findings } }
+        let candidates = matches!(error, Error::NoWayBack { .. }).then(|| WayDocument::all(error.ways()));
+        let (kind, message, hint) = (error.name(), chain(error), error.hint());
+        Self { error: FailureBody { kind, message, hint, findings, candidates } }
     }
 }
 

@@ -7,3 +7,4 @@ pub mod notice;
 pub mod problems;
 pub mod progress;
 pub mod table;
+pub mod ways;
