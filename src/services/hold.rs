@@ -8,20 +8,24 @@
 //! It runs nothing but a pause, and ends by itself if this process is killed.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Patience;
 use super::systemd::run;
 
 /// How long making or ending it may take.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How much longer than what is waited for it stays by itself.
+/// How many watches of the same units it is there for: one for each level, and one more.
+const WATCHES: u32 = 4;
+/// How much longer than those it stays by itself.
 const MARGIN: Duration = Duration::from_secs(60);
 
 /// A unit that keeps others loaded until it is dropped.
 #[derive(Debug)]
 pub(super) struct Hold {
     unit: String,
+    held: Vec<String>,
+    until: Instant,
 }
 
 impl Hold {
@@ -31,7 +35,8 @@ impl Hold {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let unit = format!("tope-store-hold-{}-{number}.service", std::process::id());
-        let seconds = (watch + MARGIN).as_secs().to_string();
+        let stays = watch.saturating_mul(WATCHES).saturating_add(MARGIN);
+        let (seconds, until) = (stays.as_secs().to_string(), Instant::now().checked_add(stays)?);
         let (name, after) = (format!("--unit={unit}"), format!("--property=After={}", units.join(" ")));
         let words = [
             "systemd-run",
@@ -48,10 +53,16 @@ impl Hold {
         let command: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         let ran = run(&command, Patience::of(LIMIT)).ok()?;
         if ran.succeeded() {
-            return Some(Self { unit });
+            return Some(Self { unit, held: units.to_vec(), until });
         }
         tracing::debug!(end = %ran.end, "units cannot be kept loaded");
         None
+    }
+
+    /// Whether it keeps these units for one more watch: a fallback must not wait for another.
+    pub(super) fn covers(&self, units: &[String], watch: Duration) -> bool {
+        units.iter().all(|unit| self.held.contains(unit))
+            && self.until.saturating_duration_since(Instant::now()) > watch
     }
 }
 

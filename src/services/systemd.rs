@@ -107,10 +107,11 @@ impl Systemd {
         let is_kept = |block: &[(String, String)]| KEEPING.iter().any(|name| !value(block, name).is_empty());
         let loose = units.iter().zip(&shown).filter(|(_, block)| !is_kept(block));
         let loose: Vec<String> = loose.map(|(unit, _)| unit.clone()).collect();
-        if !loose.is_empty() {
-            let hold = Hold::on(&loose, patience.limit);
-            *self.held.lock().unwrap_or_else(PoisonError::into_inner) = hold;
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if !loose.is_empty() && !held.as_ref().is_some_and(|held| held.covers(&loose, patience.limit)) {
+            *held = Hold::on(&loose, patience.limit);
         }
+        drop(held);
         Ok(in_order(units, &shown))
     }
 
