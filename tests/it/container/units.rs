@@ -2,6 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use tope_store::model::Trial;
+use tope_store::model::trial::Watcher;
+
 use crate::support::container::Machine;
 use crate::support::{Outcome, needs_program, tree};
 
@@ -10,6 +13,7 @@ tests![
     versions_are_collected_by_their_unit_but_for_what_others_use,
     a_store_of_another_user_is_served_by_the_units_as_that_user,
     the_notices_of_each_unit_reach_a_receiver_on_the_network,
+    a_trial_in_a_users_store_is_counted_judged_and_undone_by_the_units,
     the_example_services_run_and_cannot_write_into_a_version,
     the_timers_are_accepted_and_wait
 ];
@@ -232,6 +236,85 @@ fn the_notices_of_each_unit_reach_a_receiver_on_the_network() -> Outcome {
         "\"event\": \"gc\",",
         "none",
     ];
+    assert_eq!(said, expected, "{ran:#?}");
+    Ok(())
+}
+
+/// Each unit that looks after a trial does all of its work in its own sandbox: counting writes the trial, going back moves
+/// links and records, judging restarts a service and ends the trial. None leaves a file that is not the user's.
+fn a_trial_in_a_users_store_is_counted_judged_and_undone_by_the_units() -> Outcome {
+    let machine = machine()?;
+    releases(&machine, &["1.0.0", "1.1.0"]);
+    let service = |settle: &str| {
+        format!(
+            "[retention]\nkeep_last = 1\n[[service]]\nunit = \"device-api\"\nsettle = \"{settle}\"\ntimeout = \"90s\"\n"
+        )
+    };
+    machine.file("etc/tope-store/config.toml", service("300ms"));
+    machine.file("root/slow.toml", service("60s"));
+    let unit =
+        "[Service]\nExecStart=/opt/tope/versions/current/bin/device-api\n[Install]\nWantedBy=multi-user.target\n";
+    machine.file("etc/systemd/system/device-api.service", unit);
+    let begin = format!(
+        "useradd --system tope
+        install -d -o tope -g tope /opt/tope
+        chown -R tope /root/[0-9]*; chmod 755 /root
+        printf '%s' '{IMPORT}' >/root/import
+        runuser -u tope -- sh -e /root/import
+        systemctl enable --quiet device-api
+        tope-store activate 1.0.0 --restart=all >/dev/null
+        tope-store --config /root/slow.toml activate 1.1.0 --restart >/dev/null 2>&1 &
+        until [ \"$(readlink /opt/tope/versions/current)\" = v1.1.0 ]; do sleep 0.1; done
+        cp /opt/tope/store/trial /root/trial
+        kill -9 $!
+        stat -c %u /opt/tope/store"
+    );
+    let owner: u32 = machine.boot(&begin)?.ok().stdout.trim().parse().expect("a number");
+    let open_again = |attempts: u32| {
+        let mut trial = Trial::parse(machine.read("root/trial").as_bytes()).expect("a trial");
+        (trial.attempts, trial.boot, trial.watcher) = (attempts, "another boot".into(), Watcher::default());
+        let path = machine.path("opt/tope/store/trial");
+        std::fs::write(&path, trial.to_line()).unwrap();
+        std::os::unix::fs::chown(&path, Some(owner), Some(owner)).unwrap();
+    };
+    let functions = format!(
+        "{RESULT}
+        run() {{ systemctl start $1 || journalctl --unit $1 --output cat
+            while systemctl is-active --quiet $1 && [ $1 = tope-store-boot-judge ]; do sleep 0.1; done; result $1; }}
+        rest() {{ ls /opt/tope/store/trial /opt/tope/store/staging || :; readlink /opt/tope/versions/current
+            tope-store verify --quick >/dev/null; find /opt/tope ! -user tope; }}"
+    );
+    open_again(1);
+    let counted = format!(
+        "{functions}
+        run tope-store-boot-check
+        grep -o '\"attempts\":[0-9]*' /opt/tope/store/trial
+        run tope-store-boot-judge
+        run tope-store-verify
+        run tope-store-gc
+        rest 2>&1"
+    );
+    let no_trial = "ls: cannot access '/opt/tope/store/trial': No such file or directory";
+    let ran = machine.boot(&counted)?.ok();
+    let said: Vec<&str> = ran.stdout.lines().collect();
+    let well = "success 0 ";
+    let expected = [well, "\"attempts\":2", well, well, well, no_trial, "/opt/tope/store/staging:", "v1.1.0"];
+    assert_eq!(said, expected, "{ran:#?}");
+    // It had its boots.
+    open_again(3);
+    let undone = format!(
+        "{functions}
+        run tope-store-boot-check
+        readlink /opt/tope/versions/current
+        run tope-store-boot-judge
+        journalctl --boot --unit tope-store-boot-judge --output cat | grep 'does not hold'
+        rest 2>&1"
+    );
+    let ran = machine.boot(&undone)?.ok();
+    let said: Vec<&str> = ran.stdout.lines().collect();
+    // The judge is not loaded any longer when it has ended, so that only its words say how.
+    let judged = "v1.1.0 does not hold; current is v1.0.0 (level 1), and it holds";
+    let expected = ["success 7 ", "v1.0.0", well, judged, no_trial, "/opt/tope/store/staging:", "v1.0.0"];
     assert_eq!(said, expected, "{ran:#?}");
     Ok(())
 }
