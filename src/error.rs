@@ -174,6 +174,9 @@ pub enum Error {
     /// The user asked to stop.
     #[error("interrupted; nothing was changed")]
     Interrupted,
+    /// The user asked to stop, and something had happened by then, as this says.
+    #[error("interrupted: {0}")]
+    BrokenOff(String),
 }
 
 /// The rule by which a request is refused. The kebab-case name is part of the JSON contract.
@@ -290,7 +293,7 @@ impl Error {
             Self::Locked { .. } => ErrorKind::Locked,
             Self::NoStore { .. } | Self::UnsupportedFormat { .. } => ErrorKind::NoStore,
             Self::Usage(_) => ErrorKind::Usage,
-            Self::Interrupted => ErrorKind::Interrupted,
+            Self::Interrupted | Self::BrokenOff(_) => ErrorKind::Interrupted,
         }
     }
 

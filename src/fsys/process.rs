@@ -306,7 +306,7 @@ fn unit_in(groups: &str) -> Option<String> {
 }
 
 /// When a process was started, in clock ticks since the boot: with its number, it names this process and no other of the
-/// same boot. `None` if there is none of this number (or no `/proc`).
+/// same boot. `None` if there is none of this number (or no `/proc`), or one that ended and was not waited for.
 ///
 /// # Errors
 ///
@@ -317,10 +317,87 @@ pub fn started(pid: u32) -> Result<Option<u64>> {
         Err(error) if is_gone(&error) => return Ok(None),
         other => other.map_err(|error| Error::io("read", path, error))?,
     };
-    // The name in parentheses may hold anything; `starttime` is the 22nd field, by proc(5).
-    let stat = String::from_utf8_lossy(&stat);
-    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    Ok(fields.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok()))
+    Ok(Stat::parse(&stat).filter(|stat| !stat.has_ended()).map(|stat| stat.started))
+}
+
+/// What `/proc/PID/stat` says.
+struct Stat {
+    state: String,
+    group: u32,
+    started: u64,
+}
+
+impl Stat {
+    /// The name in parentheses may hold anything; behind it, by proc(5), `state` is the third field, `pgrp` the fifth and
+    /// `starttime` the 22nd.
+    fn parse(stat: &[u8]) -> Option<Self> {
+        let stat = String::from_utf8_lossy(stat);
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        let (state, group) = (fields.first()?, fields.get(2)?.parse().ok()?);
+        Some(Self { state: (*state).to_owned(), group, started: fields.get(19)?.parse().ok()? })
+    }
+
+    /// Whether nothing of it is left but its number, until its parent asks how it ended.
+    fn has_ended(&self) -> bool {
+        matches!(self.state.as_str(), "Z" | "X" | "x")
+    }
+}
+
+/// Waits until a process has ended, by its number and its start (0 if that is not known), for as long as `keep_on` says
+/// yes; tells whether it has.
+///
+/// # Errors
+///
+/// The system refuses to say.
+pub fn wait_for_end(pid: u32, started_at: u64, keep_on: &dyn Fn() -> bool) -> Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    /// How often it is looked where the kernel cannot tell (before Linux 5.3).
+    const LOOK_EVERY: Duration = Duration::from_millis(100);
+    // Before the first look: a number that is given again afterwards belongs to another handle.
+    let end = Pid::from_raw(pid.cast_signed()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    loop {
+        if !started(pid)?.is_some_and(|found| found == started_at || started_at == 0) {
+            return Ok(true);
+        }
+        if !keep_on() {
+            return Ok(false);
+        }
+        match &end {
+            None => std::thread::sleep(LOOK_EVERY),
+            Some(end) => {
+                let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+                // A signal ends the wait, and so does an error: it is looked again either way.
+                if poll(&mut [PollFd::new(end, PollFlags::IN)], Some(&second)).is_err() {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+        }
+    }
+}
+
+/// Whether one of these commands runs, alone in its process group or at the head of it, as [`Run`](super::child::Run) starts
+/// them. The words of a command are the last of its command line: before them may stand what interprets it. What cannot
+/// be read does not count.
+pub fn is_running(commands: &[Vec<String>]) -> bool {
+    let ends: Vec<Vec<u8>> = commands
+        .iter()
+        .filter(|words| !words.is_empty())
+        .map(|words| words.iter().flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect())
+        .collect();
+    let Ok(processes) = std::fs::read_dir("/proc") else { return false };
+    processes.flatten().any(|process| {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { return false };
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        // Whole words only.
+        let is_end =
+            |end: &Vec<u8>| line.strip_suffix(&end[..]).is_some_and(|before| matches!(before.last(), None | Some(0)));
+        let leads = || {
+            let stat = std::fs::read(process.path().join("stat")).ok();
+            stat.and_then(|stat| Stat::parse(&stat)).is_some_and(|stat| stat.group == pid && !stat.has_ended())
+        };
+        ends.iter().any(is_end) && leads()
+    })
 }
 
 /// The command line of a process, made safe to print; its name in brackets if it has none, empty if it ended.
@@ -356,6 +433,40 @@ mod tests {
         assert_eq!(unit(legacy).as_deref(), Some("api.service"));
         assert_eq!(unit("0::/\n"), None);
         assert!(command_of(std::process::id().cast_signed()).contains("tope_store"));
+    }
+
+    #[test]
+    fn a_process_that_ended_is_no_process_although_it_was_not_waited_for() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let since = started(child.id()).unwrap().unwrap();
+        assert!(!wait_for_end(child.id(), since, &|| false).unwrap());
+        assert!(wait_for_end(child.id(), since + 1, &|| false).unwrap(), "its number belongs to another");
+        let begun = Instant::now();
+        child.kill().unwrap();
+        assert!(wait_for_end(child.id(), since, &|| begun.elapsed() < Duration::from_secs(30)).unwrap());
+        assert_eq!(started(child.id()).unwrap(), None);
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_command_is_known_by_its_last_words() {
+        use std::os::unix::process::CommandExt;
+        let command = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let spawn = |group: Option<i32>| {
+            let mut sleep = std::process::Command::new("sleep");
+            sleep.args(["61.5", "0.25"]);
+            group.map(|group| sleep.process_group(group));
+            sleep.spawn().unwrap()
+        };
+        for (group, runs) in [(None, false), (Some(0), true)] {
+            let mut child = spawn(group);
+            assert_eq!(is_running(&[command(&["61.5", "0.25"])]), runs, "{group:?}");
+            assert_eq!(is_running(&[command(&["none"]), command(&["sleep", "61.5", "0.25"])]), runs);
+            assert!(!is_running(&[command(&["1.5", "0.25"]), command(&["sleep", "61.5"]), command(&[])]));
+            child.kill().unwrap();
+            assert!(!is_running(&[command(&["61.5", "0.25"])]), "a zombie does not run");
+            child.wait().unwrap();
+        }
     }
 
     #[test]

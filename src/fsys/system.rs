@@ -82,6 +82,28 @@ pub fn release_freed_memory() {
     }
 }
 
+/// Gives a program a session of its own as it starts: no terminal, and no signal that is meant for a terminal.
+#[allow(unsafe_code)]
+pub fn in_own_session(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec only `setsid` is called, which is a system call and nothing else.
+    unsafe { command.pre_exec(|| rustix::process::setsid().map(drop).map_err(Into::into)) };
+}
+
+/// Keeps descriptors that this process was started with, other than its standard streams, from programs that it starts
+/// from now on: one that stays must not hold a lock or a pipe of whoever started this process.
+#[allow(unsafe_code)]
+pub fn close_on_exec() {
+    // Where they are not listed they stay, which costs the other side a wait.
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
+    for number in open.flatten().filter_map(|item| item.file_name().to_str()?.parse::<i32>().ok()) {
+        if number > 2 {
+            // SAFETY: the call sets a flag of a descriptor; one that is closed by now is an error without an effect.
+            unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+}
+
 /// The effective user.
 pub fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()

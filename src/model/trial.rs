@@ -45,6 +45,14 @@ pub struct Watcher {
     pub started: u64,
     /// The boot in which it runs.
     pub boot: String,
+    /// Whether it is a guardian, which took over from the process that switched.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub guardian: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A version that failed in a trial.
@@ -83,9 +91,12 @@ pub struct Trial {
     pub level: u8,
     /// Which services are restarted.
     pub restart: Word<Restart>,
-    /// The units that were restarted so far.
+    /// Units that were stopped or restarted, or are about to be.
     #[serde(default)]
     pub units: Vec<String>,
+    /// Whether all of them were ordered to start at this level, so that they need no restart.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ordered: bool,
     /// Boots since this level began.
     #[serde(default)]
     pub attempts: u32,
@@ -157,9 +168,10 @@ mod tests {
             level: 0,
             restart: Word::Known(Restart::Changed),
             units: vec!["device-api.service".into()],
+            ordered: false,
             attempts: 0,
             boot: "b0".into(),
-            watcher: Watcher { pid: 31, started: 7, boot: "b0".into() },
+            watcher: Watcher { pid: 31, started: 7, boot: "b0".into(), guardian: false },
             failures: Vec::new(),
             unknown: Unknown::new(),
         }

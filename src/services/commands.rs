@@ -19,6 +19,7 @@ use super::{Activity, Patience, ServiceManager, UnitState};
 use crate::config::Templates;
 use crate::error::{Result, chain};
 use crate::fsys::child::{End, Ran, Run};
+use crate::fsys::process;
 
 /// How long a status command may take, however much time there is.
 const STATUS_LIMIT: Duration = Duration::from_secs(10);
@@ -29,6 +30,8 @@ const MOST_AT_ONCE: usize = 8;
 const SPARE: Duration = Duration::from_secs(2);
 /// How many lines of a command's output are kept.
 const KEPT_LINES: usize = 50;
+/// How often it is looked whether orders of a dead process have ended.
+const ORDER_POLL: Duration = Duration::from_millis(20);
 
 /// The verbs of the templates.
 const START: &str = "start";
@@ -231,6 +234,17 @@ impl ServiceManager for Commands {
         });
         let limit = patience.limit.saturating_sub(begun.elapsed());
         self.order_all(START, &units, Patience { limit, ..patience })
+    }
+
+    fn settle_orders(&self, units: &[String], patience: Patience<'_>) {
+        let Templates { start, stop, restart, .. } = &self.templates;
+        let orders = [start, stop, restart].into_iter();
+        let orders: Vec<Vec<String>> =
+            orders.flat_map(|order| units.iter().map(|unit| Templates::fill(order, unit))).collect();
+        let begun = Instant::now();
+        while begun.elapsed() < patience.limit && (patience.keep_on)() && process::is_running(&orders) {
+            std::thread::sleep(ORDER_POLL);
+        }
     }
 
     fn stop(&self, units: &[String], patience: Patience<'_>) -> Result<()> {

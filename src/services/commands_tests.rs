@@ -164,3 +164,28 @@ fn an_order_that_hangs_leaves_the_other_units_time_for_theirs() {
     assert_eq!(found, [Activity::Failed, Activity::Active, Activity::Active]);
     assert!(temporary.path().join("api").exists() && temporary.path().join("web").exists());
 }
+
+#[test]
+fn an_order_that_its_giver_did_not_outlive_is_waited_for() {
+    use std::os::unix::process::CommandExt;
+    let temporary = tempfile::tempdir().unwrap();
+    let mut manager = commands(temporary.path());
+    manager.templates.stop = ["sh", "-c", "sleep 0.4; : $0", "{unit}"].map(str::to_owned).into();
+    let units = ["settling-api".to_owned()];
+    let order = Templates::fill(&manager.templates.stop, &units[0]);
+    let mut stop = std::process::Command::new(&order[0]).args(&order[1..]).process_group(0).spawn().unwrap();
+    let begun = Instant::now();
+    manager.settle_orders(&["settling-web".to_owned()], Patience::of(Duration::from_secs(30)));
+    assert!(stop.try_wait().unwrap().is_none(), "{:?}", begun.elapsed());
+    manager.settle_orders(&units, Patience::of(Duration::from_secs(30)));
+    assert!(begun.elapsed() >= Duration::from_millis(350), "{:?}", begun.elapsed());
+    assert!(stop.wait().unwrap().success());
+    // One that never ends is waited for no longer than patience lasts.
+    manager.templates.stop = ["sleep", "60", "{unit}"].map(str::to_owned).into();
+    let mut stop = std::process::Command::new("sleep").args(["60", "0"]).process_group(0).spawn().unwrap();
+    let begun = Instant::now();
+    manager.settle_orders(&["0".to_owned()], Patience::of(Duration::from_millis(100)));
+    assert!((100..5000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+    stop.kill().unwrap();
+    stop.wait().unwrap();
+}

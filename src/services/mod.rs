@@ -11,6 +11,7 @@
 //! - [`affected`](mod@affected): which units two versions differ for, and why
 //! - [`probe`]: asking a service whether it does its work
 //! - [`outside`]: going on when the own unit is restarted
+//! - [`guardian`]: a process that goes on with a switch whose own process died
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub mod affected;
 pub mod commands;
 pub mod definition;
 pub mod discover;
+pub mod guardian;
 mod hold;
 pub mod outside;
 pub mod probe;
@@ -193,6 +195,10 @@ pub trait ServiceManager: Sync {
     ///
     /// The manager cannot be asked, or does not know one of them.
     fn start(&self, units: &[String], patience: Patience<'_>) -> Result<()>;
+
+    /// Waits until orders that a process gave and did not outlive have ended: what they still do must not undo what is
+    /// ordered now. A manager that carries orders out by itself, one after the other, needs no waiting.
+    fn settle_orders(&self, _units: &[String], _patience: Patience<'_>) {}
 
     /// Stops units and waits until they have stopped or patience is at an end; [`states`](Self::states) tells which.
     ///

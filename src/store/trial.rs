@@ -165,12 +165,25 @@ impl Store {
             pid,
             started: process::started(pid).ok().flatten().unwrap_or_default(),
             boot: self.clock().now().boot_id,
+            guardian: false,
         }
+    }
+
+    /// Whether a trial was watched last in this boot: then what it stopped may be stopped still.
+    pub fn is_of_this_boot(&self, trial: &Trial) -> bool {
+        let boot = self.clock().now().boot_id;
+        !boot.is_empty() && trial.watcher.boot == boot
+    }
+
+    /// The open trial of this boot whose watcher died, if there is one: what it stopped may be stopped still.
+    pub fn left_trial(&self) -> Option<Trial> {
+        let trial = self.trial().ok().and_then(Found::open)?;
+        (self.is_of_this_boot(&trial) && !self.is_watched(&trial)).then_some(trial)
     }
 
     /// Whether the process that watches a trial still runs, and is not this one.
     pub fn is_watched(&self, trial: &Trial) -> bool {
-        let Watcher { pid, started, boot } = &trial.watcher;
+        let Watcher { pid, started, boot, .. } = &trial.watcher;
         *pid != std::process::id()
             && *boot == self.clock().now().boot_id
             // One that cannot be looked at may watch, and so may one whose beginning was not known when it began.

@@ -116,6 +116,22 @@ impl Command {
     pub fn is_fire_exit(&self) -> bool {
         matches!(self, Self::Rollback(_) | Self::BootCheck(_) | Self::Status(_) | Self::Doctor(_))
     }
+
+    /// Whether the command changes something of a store, but neither switches nor ends a trial.
+    pub fn changes(&self) -> bool {
+        match self {
+            Self::Import(arguments) => !arguments.dry_run,
+            Self::Adopt(arguments) => !arguments.dry_run,
+            Self::Gc(arguments) => !arguments.dry_run,
+            Self::Remove(arguments) => !arguments.dry_run,
+            Self::Link(arguments) => !arguments.dry_run,
+            Self::Factory(arguments) => arguments.changes(),
+            Self::Verify(arguments) => arguments.repair,
+            Self::Doctor(arguments) => arguments.fix,
+            Self::Pin(_) | Self::Unpin(_) | Self::Note(_) | Self::RebuildIndex(_) => true,
+            _ => false,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What a command runs with: the store's place, the configuration, where answers go, and the user's wish to stop.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -29,6 +29,8 @@ pub struct Context {
     /// What is wrong with the configuration, and what follows from that.
     doubts: Vec<String>,
     interrupted: Arc<AtomicBool>,
+    /// Whether answers went to a terminal when this process began: one that is gone says so by the error of a broken disk.
+    answers_on_terminal: bool,
 }
 
 impl Context {
@@ -58,12 +60,14 @@ impl Context {
         if !global.lock_timeout.is_finite() || !(0.0..=1e9).contains(&global.lock_timeout) {
             return Err(Error::Usage("--lock-timeout takes a number of seconds, 0 or more".into()));
         }
+        let answers_on_terminal = io::stdout().is_terminal();
         let mut context = Self {
             global: global.clone(),
             config: Config::default(),
             refused_configuration: None,
             doubts: Vec::new(),
             interrupted,
+            answers_on_terminal,
         };
         match configuration(global) {
             Ok(config) => {
@@ -181,10 +185,25 @@ impl Context {
             false => text(&mut out),
         };
         match written.and_then(|()| out.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe || self.is_hangup(&error) => Ok(()),
             Err(error) => Err(Error::io("write to", "standard output", error)),
             Ok(()) => Ok(()),
         }
+    }
+
+    /// Whether an answer fails since the terminal that it is for is gone.
+    fn is_hangup(&self, error: &io::Error) -> bool {
+        /// `EIO`, by errno(3).
+        const INPUT_OUTPUT: i32 = 5;
+        self.answers_on_terminal && error.raw_os_error() == Some(INPUT_OUTPUT)
+    }
+
+    /// Lets this process outlive the terminal that it was started from: a dropped connection must not end a switch between
+    /// the stop and the start of a service.
+    pub fn outlive_terminal(&self) {
+        // It is caught, not ignored: a program that is started from here begins with the default again. Where it cannot be
+        // caught, the guardian of the switch goes on with it.
+        let _ = signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default());
     }
 
     /// Answers with bytes as they are: contents and names that must not be changed on their way, by colours least of
@@ -237,16 +256,20 @@ impl Context {
     pub fn run_outside(&self) -> Result<Exit> {
         let own = std::env::current_exe().map_err(|error| Error::io("find", "this program", error))?;
         let command: Vec<_> = std::iter::once(own.into_os_string()).chain(std::env::args_os().skip(1)).collect();
-        // The new unit is to see what this process sees.
+        let unit = format!("tope-store-switch-{}", std::process::id());
+        let code = tope_store::services::outside::run(&unit, &command, &self.variables())?;
+        Ok(Exit::from_code(code))
+    }
+
+    /// What another run of this program in a unit of its own is to see of this one's environment.
+    pub fn variables(&self) -> Vec<(String, std::ffi::OsString)> {
         let variables = std::env::vars_os().filter_map(|(name, value)| {
             let name = name.into_string().ok()?;
             let kept = name.starts_with("TOPE_")
                 || ["PATH", "USER", "LOGNAME", "SUDO_USER", "SUDO_UID", "NO_COLOR"].contains(&&*name);
             kept.then_some((name, value))
         });
-        let unit = format!("tope-store-switch-{}", std::process::id());
-        let code = tope_store::services::outside::run(&unit, &command, &variables.collect::<Vec<_>>())?;
-        Ok(Exit::from_code(code))
+        variables.collect()
     }
 
     /// Reports an error and gives its exit code.
@@ -347,6 +370,8 @@ fn start_logging(global: &Global) {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .without_time()
+        // It would say so on standard error, and panic if that is a terminal that is gone.
+        .log_internal_errors(false)
         .with_target(false)
         .try_init();
 }

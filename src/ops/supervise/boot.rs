@@ -4,9 +4,13 @@
 //! down with it has only so many boots. Where unit files come with the release, and differ in the version that it goes
 //! back to, the manager is asked to read them anew. Judging comes when services were started: it watches what runs, as
 //! the switch itself would have done.
+//!
+//! A guardian does the same in the boot in which the switching process died. So may services be stopped: whatever is
+//! decided about the trial, what it lists is started.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::guard::{Guard, is_same};
 use super::ledger::degraded;
 use super::levels::{Levels, step_back};
 use super::readiness::warn_unready;
@@ -14,10 +18,11 @@ use super::recheck::{is_degraded, recheck};
 use super::units::{Order, Units, known, leave_absent};
 use super::{Report, Supervision, new_trial};
 use crate::config::Service;
-use crate::error::{Error, Refusal, Result, chain};
+use crate::error::{Error, ErrorKind, Refusal, Result, chain};
+use crate::fsys::process;
 use crate::model::event::Evidence;
 use crate::model::lenient::Unknown;
-use crate::model::trial::{Begun, Failure, MOST_ATTEMPTS};
+use crate::model::trial::{Begun, Failure, MOST_ATTEMPTS, Watcher};
 use crate::model::{Role, Trial, VersionName};
 use crate::observe::Observer;
 use crate::ops::affected::{Touched, affected};
@@ -26,6 +31,10 @@ use crate::services::affected::Affected;
 use crate::services::{Activity, answer_limit};
 use crate::store::Store;
 use crate::store::trial::Found;
+
+/// How often a guardian tries to take a trial over, and how long it waits between two tries: a lock may be held, a manager
+/// may not answer.
+const TRIES: (u32, Duration) = (30, Duration::from_secs(1));
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,6 +96,65 @@ pub fn boot_check(
     supervision: &Supervision<'_>,
     observer: &dyn Observer,
 ) -> Result<(Checked, Vec<String>)> {
+    match check(store, boot, supervision, observer, false) {
+        // Its guardian was faster.
+        Err(Error::Refused { why: Refusal::Superseded, .. }) if is_watched_by_guardian(store) => {
+            Ok((Checked::Watched, Vec::new()))
+        }
+        other => other,
+    }
+}
+
+fn is_watched_by_guardian(store: &Store) -> bool {
+    let open = store.trial().ok().and_then(Found::open);
+    open.is_some_and(|trial| trial.watcher.guardian && store.is_watched(&trial))
+}
+
+/// Waits until a process has ended that supervises a switch, by its number and its start; goes on with its trial then,
+/// if it is still open: starts what the trial lists, and judges it.
+///
+/// # Errors
+///
+/// As [`boot_check`], once that has failed for half a minute.
+pub fn guard(
+    store: &Store,
+    (pid, started): (u32, u64),
+    supervision: &Supervision<'_>,
+    observer: &dyn Observer,
+) -> Result<(Checked, Vec<String>)> {
+    let own = store.watcher();
+    let guarded = Watcher { pid, started, ..own.clone() };
+    if !process::wait_for_end(pid, started, &|| !observer.interrupted())? {
+        return Ok((Checked::NoTrial, Vec::new()));
+    }
+    let mut tries = 0;
+    loop {
+        let trial = store.trial()?.open();
+        if !trial.is_some_and(|trial| [&guarded, &own].iter().any(|watcher| is_same(watcher, &trial.watcher))) {
+            return Ok((Checked::NoTrial, Vec::new()));
+        }
+        match check(store, Boot::Judge, supervision, observer, true) {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Failed | ErrorKind::Locked)
+                    && tries < TRIES.0
+                    && !observer.interrupted() =>
+            {
+                (supervision.say)(&format!("trying again: {}", chain(&error)));
+                tries += 1;
+                std::thread::sleep(TRIES.1);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn check(
+    store: &Store,
+    boot: Boot,
+    supervision: &Supervision<'_>,
+    observer: &dyn Observer,
+    guardian: bool,
+) -> Result<(Checked, Vec<String>)> {
     let warnings = Warnings::new(observer);
     let trial = match store.trial()? {
         Found::None if boot == Boot::Judge => {
@@ -105,7 +173,7 @@ pub fn boot_check(
     }
     let checked = match boot {
         Boot::Count => count(store, trial, supervision, observer, &warnings)?,
-        Boot::Judge => judge(store, trial, supervision, observer, &warnings)?,
+        Boot::Judge => judge(store, trial, supervision, observer, &warnings, guardian)?,
     };
     Ok((checked, warnings.finish()))
 }
@@ -151,7 +219,7 @@ fn count(
 ) -> Result<Checked> {
     let Some(evidence) = (match place_now(store, &trial)? {
         Place::There => count_boot(store, &mut trial)?,
-        Place::Before => return drop_trial(store, &trial, "the switch was never made"),
+        Place::Before | Place::Elsewhere => return abandon(store, trial, supervision, observer, warnings),
         // The decision was written down, and the switch back was not made.
         Place::Failed => {
             let failure = trial.failures.pop().map(|failure| (failure.version, failure.evidence));
@@ -160,7 +228,6 @@ fn count(
             store.write_trial(&trial, |locked| store.expect_trial(locked, &trial.id, Some(&trial.current)))?;
             Some(evidence)
         }
-        Place::Elsewhere => return drop_trial(store, &trial, "somebody else switched"),
     }) else {
         return Ok(Checked::Counted { version: trial.current, attempts: trial.attempts });
     };
@@ -177,6 +244,10 @@ fn count(
             Ok(Checked::WentBack { from, to, level: trial.level, evidence })
         }
         None => {
+            if store.is_of_this_boot(&trial) && !trial.units.is_empty() {
+                let services = supervision.configured.to_vec();
+                Units { supervision, services, observer, warnings }.start_left(&trial.units);
+            }
             let place = {
                 let refs = store.refs()?;
                 let locked = refs.lock(store.settings().lock_timeout)?;
@@ -238,9 +309,30 @@ fn count_boot(store: &Store, trial: &mut Trial) -> Result<Option<Evidence>> {
     Ok(Some(Evidence { check: "boot".into(), detail, ..Evidence::default() }))
 }
 
-fn drop_trial(store: &Store, trial: &Trial, why: &str) -> Result<Checked> {
-    store.end_trial_of(&trial.id)?;
-    Ok(Checked::Dropped(why.to_owned()))
+/// Ends a trial whose version is not current. What it lists may have been stopped in this boot, and is started before.
+fn abandon(
+    store: &Store,
+    trial: Trial,
+    supervision: &Supervision<'_>,
+    observer: &dyn Observer,
+    warnings: &Warnings<'_>,
+) -> Result<Checked> {
+    let (id, units) = (trial.id.clone(), trial.units.clone());
+    let current = store.refs()?.read()?.version(Role::Current).cloned();
+    let why = match place(&trial, current.as_ref()) {
+        Place::Before => "the switch was never made",
+        _ => "somebody else switched",
+    };
+    let mut why = why.to_owned();
+    if store.is_of_this_boot(&trial) && !units.is_empty() {
+        let services = supervision.configured.to_vec();
+        let mut levels = Levels::new(store, Units { supervision, services, observer, warnings }, trial);
+        levels.take_over(true)?;
+        levels.units().start_left(&units);
+        why = format!("{why}; {} ordered to start", units.join(", "));
+    }
+    store.end_trial_of(&id)?;
+    Ok(Checked::Dropped(why))
 }
 
 /// What has to run: what the switch restarted, and every other service, but for one that was stopped as it should be.
@@ -264,6 +356,7 @@ fn judge(
     supervision: &Supervision<'_>,
     observer: &dyn Observer,
     warnings: &Warnings<'_>,
+    guardian: bool,
 ) -> Result<Checked> {
     let (start, was_degraded) = (Instant::now(), is_degraded(store));
     let current = store.refs()?.read()?.version(Role::Current).cloned();
@@ -271,22 +364,24 @@ fn judge(
         Place::There => {}
         // Not counted by anybody: done now.
         Place::Failed => return count(store, trial, supervision, observer, warnings),
-        Place::Before | Place::Elsewhere => {
-            return drop_trial(store, &trial, "it is not what is current");
-        }
+        Place::Before | Place::Elsewhere => return abandon(store, trial, supervision, observer, warnings),
     }
     let (services, _) = leave_absent(store, supervision, known(store, supervision)?, &|_| false);
+    let mut guard = Guard::new(supervision, warnings);
+    guard.begin(&services);
     let started = to_be_up(&trial, &services, supervision);
     (supervision.say)(&format!("watching {}", trial.current));
     // In another boot everything was started anew; in the same one nobody knows what was restarted already.
-    let same_boot = trial.watcher.boot == store.clock().now().boot_id && !trial.watcher.boot.is_empty();
-    let order = if same_boot { Order::Restart } else { Order::Start };
+    let order = if store.is_of_this_boot(&trial) && !trial.ordered { Order::Restart } else { Order::Start };
     let before = (trial.from.clone(), trial.version.clone(), trial.digest);
+    let orders: Vec<String> = services.iter().map(|service| service.unit.clone()).collect();
     let units = Units { supervision, services, observer, warnings };
     let mut levels = Levels::new(store, units, trial);
-    levels.take_over()?;
+    levels.take_over(guardian)?;
+    let guarded = guard.confirm(&levels.units().services);
+    levels.units().settle_orders(&orders);
     let ended = levels.run(order, Touched::in_doubt(started), None)?;
     let report = ended.report(store, before, was_degraded, start);
     let preflight = warn_unready(store, supervision, warnings);
-    Ok(Checked::Judged(Box::new(Report { preflight, ..report })))
+    Ok(Checked::Judged(Box::new(Report { preflight, guarded, ..report })))
 }

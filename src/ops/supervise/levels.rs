@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
+use super::guard::expect_left;
 use super::ledger::{bad_mark, conclude, degraded, good_mark, least_bad};
 use super::units::{Order, Units};
 use super::{Attempt, Outcome, Report, all, is_degraded};
 use crate::error::{Error, Refusal, Result, chain};
 use crate::model::lenient::Unknown;
-use crate::model::trial::Failure;
+use crate::model::trial::{Failure, Watcher};
 use crate::model::{Digest, Event, Role, Selector, Trial, VersionName};
 use crate::observe::Observer;
 use crate::ops::affected::{Touched, affected};
@@ -36,6 +37,8 @@ pub(super) struct Ended {
     attempts: Vec<Attempt>,
     marked_bad: Option<VersionName>,
     same_check: Option<String>,
+    /// The trial that is left open.
+    trial: Option<Trial>,
 }
 
 impl Ended {
@@ -61,6 +64,8 @@ impl Ended {
             same_check: self.same_check,
             preflight: Vec::new(),
             recovered: was_degraded && self.outcome != Outcome::Degraded && !is_degraded(store),
+            trial: self.trial,
+            guarded: false,
             external_changes: Vec::new(),
             warnings: Vec::new(),
             switched_after: None,
@@ -95,12 +100,15 @@ impl<'a> Levels<'a> {
         })
     }
 
-    /// Takes a trial that nobody watches any longer; that this cannot be written down keeps nothing from going on.
-    pub(super) fn take_over(&mut self) -> Result<()> {
-        self.trial.watcher = self.store.watcher();
-        let Trial { id, current, .. } = &self.trial;
-        let ours = |locked: &LockedRefs<'_>| self.store.expect_trial(locked, id, Some(current));
-        match self.store.write_trial(&self.trial, ours) {
+    /// Takes a trial whose watcher died; that this cannot be written down keeps nothing from going on.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Superseded`] if another process was faster.
+    pub(super) fn take_over(&mut self, guardian: bool) -> Result<()> {
+        let left = self.trial.clone();
+        self.trial.watcher = Watcher { guardian, ..self.store.watcher() };
+        match self.store.write_trial(&self.trial, |_| expect_left(self.store, &left)) {
             Ok(()) => Ok(()),
             Err(error @ Error::Refused { why: Refusal::Superseded, .. }) => Err(error),
             Err(error) => {
@@ -111,7 +119,7 @@ impl<'a> Levels<'a> {
         }
     }
 
-    fn take_units(&mut self, restarted: &[Affected]) {
+    pub(super) fn take_units(&mut self, restarted: &[Affected]) {
         for one in restarted {
             if !self.trial.units.contains(&one.unit) {
                 self.trial.units.push(one.unit.clone());
@@ -135,24 +143,50 @@ impl<'a> Levels<'a> {
         self.units.bring_back(Order::Start, &left);
     }
 
-    /// Goes through the levels until one holds or none is left. How services ran right before, if that was looked at,
-    /// need not be asked again.
+    /// Goes through the levels until one holds, none is left, or the operator interrupts: then the version that is current
+    /// stays on trial. How services ran right before, if that was looked at, need not be asked again.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Superseded`]; [`Error::Interrupted`].
+    /// [`Refusal::Superseded`].
     pub(super) fn run(&mut self, order: Order, restarted: Touched, before: Option<Vec<UnitState>>) -> Result<Ended> {
+        match self.go_through(order, restarted, before) {
+            Err(Error::Interrupted) => Ok(self.interrupted()),
+            other => other,
+        }
+    }
+
+    /// Leaves the trial open, and says in it that all was ordered to start.
+    fn interrupted(&mut self) -> Ended {
+        self.trial.ordered = true;
+        let current = self.trial.current.clone();
+        // A failure of what stays current is found again.
+        self.trial.failures.retain(|failure| failure.version != current);
+        if let Err(error) = write(self.store, &mut self.trial, &current, self.units.warnings) {
+            self.units.warnings.warn(&format!("the trial cannot be written: {}", chain(&error)));
+        }
+        // One that could not be written has no name.
+        let trial = Some(self.trial.clone()).filter(|trial| !trial.id.is_empty());
+        Ended { trial, ..self.ended(Outcome::Interrupted, None) }
+    }
+
+    fn go_through(&mut self, order: Order, restarted: Touched, before: Option<Vec<UnitState>>) -> Result<Ended> {
         let (mut order, mut restarted, mut before) = (order, restarted, before);
         loop {
             // What was started by a boot was read by it.
             if order == Order::Restart && restarted.definitions {
                 self.units.reload();
             }
-            let attempt = self.attempt(order, restarted.units, before.take())?;
+            let attempt = self.attempt(order, restarted.units, before.take());
             let failure = attempt.failure().cloned();
             let standing_units = attempt.verdicts.iter().filter(|verdict| verdict.failure().is_none()).count();
+            let open = attempt.verdicts.iter().any(|verdict| verdict.judgement == Judgement::Open);
             self.attempts.push(attempt);
-            let Some(evidence) = failure else { return self.passed() };
+            self.still_ours()?;
+            let Some(evidence) = failure else {
+                // A watch that was broken off has judged nothing.
+                return if open { Err(superseded(&self.trial.current)) } else { self.passed() };
+            };
             let version = self.trial.current.clone();
             self.say(&format!("{version} does not hold: {evidence}"));
             self.trial.failures.push(Failure {
@@ -176,7 +210,7 @@ impl<'a> Levels<'a> {
                     return Err(error);
                 }
             };
-            self.say(&format!("current is now {to} (level {})", self.trial.level));
+            self.say(&format!("switched back to {to} (level {})", self.trial.level));
             restarted = self.affected(&version, &to);
             order = Order::Restart;
         }
@@ -206,7 +240,7 @@ impl<'a> Levels<'a> {
         Touched { units, definitions, doubt }
     }
 
-    fn attempt(&self, order: Order, restarted: Vec<Affected>, before: Option<Vec<UnitState>>) -> Result<Attempt> {
+    fn attempt(&self, order: Order, restarted: Vec<Affected>, before: Option<Vec<UnitState>>) -> Attempt {
         // What nobody touches must go on, if it went on before.
         let states = before.unwrap_or_else(|| self.units.states(&self.units.names()));
         let runs = |unit: &str| states.iter().any(|state| state.unit == unit && state.activity == Activity::Active);
@@ -217,15 +251,7 @@ impl<'a> Levels<'a> {
         }
         let keep_on = || self.goes_on();
         let (verdicts, refused) = self.units.try_out((order, &units), &watched, &runs, &keep_on);
-        self.still_ours()?;
-        let attempt =
-            Attempt { version: self.trial.current.clone(), level: self.trial.level, restarted, verdicts, refused };
-        // A watch that was broken off has judged nothing.
-        let open = attempt.verdicts.iter().any(|verdict| verdict.judgement == Judgement::Open);
-        if open && attempt.failure().is_none() {
-            return Err(superseded(&self.trial.current));
-        }
-        Ok(attempt)
+        Attempt { version: self.trial.current.clone(), level: self.trial.level, restarted, verdicts, refused }
     }
 
     fn goes_on(&self) -> bool {
@@ -244,18 +270,11 @@ impl<'a> Levels<'a> {
     }
 
     fn still_ours(&self) -> Result<()> {
-        let current = &self.trial.current;
-        if !self.is_ours() {
-            return Err(superseded(current));
+        match (self.is_ours(), self.units.observer.interrupted()) {
+            (false, _) => Err(superseded(&self.trial.current)),
+            (true, true) => Err(Error::Interrupted),
+            (true, false) => Ok(()),
         }
-        if self.units.observer.interrupted() {
-            self.say(&format!(
-                "stopped watching: {current} stays current and on trial; accept it with: tope-store confirm {current}, \
-                 leave it with: tope-store rollback --restart, or have it judged with: tope-store boot-check"
-            ));
-            return Err(Error::Interrupted);
-        }
-        Ok(())
     }
 
     /// Writes down that the current version holds, and ends the trial.
@@ -282,6 +301,7 @@ impl<'a> Levels<'a> {
             attempts: std::mem::take(&mut self.attempts),
             marked_bad,
             same_check: self.trial.same_check_twice().map(str::to_owned),
+            trial: None,
         }
     }
 
@@ -320,7 +340,7 @@ impl<'a> Levels<'a> {
         let switched = go_back(self.store, &options, Some(&supervised), self.units.observer)?;
         switched.warnings.iter().for_each(|warning| self.units.warnings.warn(warning));
         self.trial = next.into_inner();
-        self.say(&format!("no version holds; current is now {best}, the least bad one"));
+        self.say(&format!("no version holds; switched back to {best}, the least bad one"));
         let touched = self.affected(&left, &best);
         if touched.definitions {
             self.units.reload();
@@ -407,7 +427,7 @@ pub(super) fn step_back(
     let next = RefCell::new(trial.clone());
     let prepare = |to: &VersionName, level: u8| {
         let mut next = next.borrow_mut();
-        (next.current, next.level, next.attempts) = (to.clone(), level, 0);
+        (next.current, next.level, next.attempts, next.ordered) = (to.clone(), level, 0, false);
         write(store, &mut next, &trial.current, warnings)
     };
     let guard =

@@ -6,8 +6,8 @@
 //!
 //! | step | died after it, `boot-check` |
 //! | --- | --- |
-//! | 1. trial written, durable | ends it: nothing was switched |
-//! | 2. services that must be stopped first are stopped | the same; the boot starts them |
+//! | 1. trial written with the units that it is about, durable; the guardian runs | ends it: nothing was switched |
+//! | 2. services that must be stopped first are stopped | the same; in the same boot it starts them before, in another the boot does |
 //! | 3. switched, durable | counts the boot, watches what runs, and goes on at step 6 or 7 |
 //! | 4. event `activate` appended | the same |
 //! | 5. changed unit files read by the manager, services restarted, watched | the same |
@@ -15,8 +15,8 @@
 //! | 7. they do not: trial says why and where to go, durable | makes the switch back that the trial says |
 //! | 8. switched back, step 5 again | watches the version that was gone back to |
 //!
-//! A rollback begins at step 2 and shows the trial right before it switches: nothing may be waited for by then. Both are
-//! made durable together, behind the switch. A power cut in between leaves:
+//! A rollback begins at step 2 and shows the trial right before it switches, and before step 2 as well if something must
+//! stop: nothing may be waited for by then. Trial and switch are made durable together, behind the switch. A power cut in between leaves:
 //!
 //! | on the medium | `boot-check` |
 //! | --- | --- |
@@ -24,6 +24,11 @@
 //! | the trial | ends it: nothing was switched |
 //! | the trial, empty, and not the switch | treats it as one that cannot be read |
 //! | the switch, with or without an empty trial, or one from before | ends the trial: the services were started with the version that was gone back to |
+//!
+//! **Invariant:** whenever the process dies between the first stop and the last start, what the trial lists is started on the
+//! version that is current then, and the trial is judged. Its guardian does so as soon as it died: a process outside of
+//! its session, armed before the first stop. Should that die too, the next command that changes something arms another,
+//! or starts the units itself if it ends the trial; or `boot-check` does.
 //!
 //! **Invariant:** every step compares first, under `refs.lock`, that the trial is its own and that `current` leads where it
 //! left it; else it stops with [`Refusal::Superseded`](crate::error::Refusal::Superseded) and undoes nothing. No lock is
@@ -34,6 +39,7 @@
 //! HTTP or command probe that fails on every version says nothing of the release.
 
 mod boot;
+mod guard;
 mod ledger;
 mod levels;
 mod plan;
@@ -59,18 +65,24 @@ use crate::model::{Digest, Role, Selector, Trial, VersionName};
 use crate::observe::Observer;
 use crate::refs::LockedRefs;
 use crate::services::affected::Affected;
+use crate::services::guardian::Arming;
 use crate::services::{ServiceManager, Verdict, discover};
 use crate::store::Store;
 
-pub use boot::{Boot, Checked, boot_check};
+pub use boot::{Boot, Checked, boot_check, guard};
+pub use guard::start_left;
 pub use levels::outside;
 pub use plan::{plan_activate, plan_rollback};
 pub use recheck::{is_degraded, is_idle};
 
+use guard::{Ahead, Guard, with_interrupted};
 use levels::Levels;
 use plan::{Intended, known_if_possible};
 use readiness::warn_unready;
 use units::{Order, Units};
+
+/// Starts the guardian of this process, for a switch of these services.
+pub type Arm<'a> = dyn Fn(&[Service]) -> Arming + 'a;
 
 /// How services are handled.
 pub struct Supervision<'a> {
@@ -84,6 +96,8 @@ pub struct Supervision<'a> {
     pub restart: Restart,
     /// Told each step in a sentence, as it is taken.
     pub say: &'a dyn Fn(&str),
+    /// Starts the guardian; `None` where nothing is to be guarded.
+    pub guard: Option<&'a Arm<'a>>,
 }
 
 /// How it ended.
@@ -97,6 +111,8 @@ pub enum Outcome {
     RolledBack,
     /// No version holds; the least bad one runs.
     Degraded,
+    /// The operator stopped the watch once the switch was made: the version that is current stays on trial.
+    Interrupted,
 }
 
 impl Outcome {
@@ -107,6 +123,7 @@ impl Outcome {
             Self::Unchanged => "unchanged",
             Self::RolledBack => "rolled-back",
             Self::Degraded => "degraded",
+            Self::Interrupted => "interrupted",
         }
     }
 }
@@ -161,6 +178,10 @@ pub struct Report {
     pub preflight: Vec<Finding>,
     /// Whether the store was degraded before, and is not any longer.
     pub recovered: bool,
+    /// The trial that is still open when this is reported.
+    pub trial: Option<Trial>,
+    /// Whether a guardian goes on with that trial once this process ends.
+    pub guarded: bool,
     /// Links that somebody else had changed since the last record.
     pub external_changes: Vec<String>,
     /// What the user should know.
@@ -175,15 +196,13 @@ pub struct Report {
 ///
 /// # Errors
 ///
-/// As [`activate`](forward::activate()), with nothing changed; so are these:
+/// As [`activate`](forward::activate()), with nothing switched; so are these:
 ///
 /// - [`Error::Preflight`] if services could not run after the switch;
-/// - [`Error::Services`] if the manager cannot be asked.
+/// - [`Error::Services`] if the manager cannot be asked;
+/// - [`Error::BrokenOff`] if the operator stopped it while services were being stopped, which then run again.
 ///
-/// Also, once the switch was made:
-///
-/// - [`Error::Refused`] (superseded) if somebody else switched meanwhile: that stands;
-/// - [`Error::Interrupted`]: the version stays current and on trial.
+/// Also, once the switch was made, [`Error::Refused`] (superseded) if another process switched: that stands.
 pub fn activate(
     store: &Store,
     selector: &Selector,
@@ -196,6 +215,11 @@ pub fn activate(
     let activation = forward::Activation::new(store, selector, options, &warnings)?;
     activation.check()?;
     let (from, target) = (activation.from().cloned(), activation.target.clone());
+    let mut guard = Guard::new(supervision, &warnings);
+    // On its way while the switch is prepared.
+    if !activation.is_current() && !supervision.configured.is_empty() {
+        guard.begin(supervision.configured);
+    }
     let intended = Intended::of(store, &activation, supervision, &warnings)?;
     if intended.is_idle {
         let digest = activation.digest;
@@ -206,6 +230,7 @@ pub fn activate(
     let units = Units { supervision, services, observer, warnings: &warnings };
     let mut levels = Levels::new(store, units, trial);
     levels.open(&restarted.units)?;
+    let guarded = guard.confirm(&levels.units().services);
     let stopped = levels.units().stop_first(&restarted.units);
     let switched = match observer.interrupted() {
         true => Err(Error::Interrupted),
@@ -215,17 +240,19 @@ pub fn activate(
         Ok(switched) => switched,
         Err(error) => {
             levels.give_up(&stopped);
-            return Err(error);
+            return Err(not_switched(error, &stopped, supervision, warnings));
         }
     };
-    (supervision.say)(&forward::sentence(&switched));
+    if switched.changed {
+        (supervision.say)(&format!("switched to {target}"));
+    }
     let ended = levels.run(Order::Restart, restarted, Some(before))?;
     let report = ended.report(store, (from, target, activation.digest), was_degraded, start);
     if report.outcome == Outcome::Done && is_degraded(store) {
         warnings.warn(&recheck::unchecked(&report.current));
     }
     let (external_changes, switched_after) = (switched.external_changes, Some(switched.switched_after));
-    Ok(Report { preflight, external_changes, warnings: warnings.finish(), switched_after, ..report })
+    Ok(Report { preflight, guarded, external_changes, warnings: warnings.finish(), switched_after, ..report })
 }
 
 /// Switches `current` back, restarts services, and watches them. Where no trial can be written (a full disk), the switch
@@ -243,15 +270,25 @@ pub fn rollback(
     let start = Instant::now();
     let warnings = Warnings::new(observer);
     let (services, _) = known_if_possible(store, supervision, &warnings);
+    let mut guard = Guard::new(supervision, &warnings);
+    guard.begin(&services);
     let from = store.refs()?.read()?.version(Role::Current).cloned();
     let was_degraded = is_degraded(store);
+    let left = store.left_trial().map(|left| left.units).unwrap_or_default();
     let units = Units { supervision, services, observer, warnings: &warnings };
-    let (stopped, expected) = stop_before(store, options, &units, from.as_ref());
+    let begun = |to: &VersionName| new_trial(store, Begun::Rollback, supervision, (to, None), from.as_ref());
+    let expected = expected(store, options, &units, from.as_ref());
+    let ahead = expected.as_ref().and_then(|expected| {
+        let Expected { to, restarted } = expected;
+        Ahead::note(&units, store, begun(to), &restarted.units)
+    });
+    let guarded = guard.confirm(&units.services);
+    let stopped = expected.as_ref().map_or_else(Vec::new, |expected| units.stop_first(&expected.restarted.units));
     let (trial, left_open) = (RefCell::new(None), RefCell::new(None));
     let guard = |locked: &LockedRefs<'_>, to: &VersionName, level: u8| {
         locked.expect_current(from.as_ref())?;
-        let mut new = new_trial(store, Begun::Rollback, supervision, (to, None), from.as_ref());
-        new.level = level;
+        let mut new = ahead.as_ref().map_or_else(|| begun(to), |ahead| ahead.trial.clone());
+        (new.version, new.current, new.level) = (to.clone(), to.clone(), level);
         if let Err(error) = store.show_trial(locked, &new) {
             warnings.warn(&format!("no trial can be written, so that a power cut ends it: {}", chain(&error)));
             new.id.clear();
@@ -277,21 +314,31 @@ pub fn rollback(
         true => Err(Error::Interrupted),
         false => back::go_back(store, options, Some(&supervised), observer),
     };
-    let switched = switched.inspect_err(|_| units.bring_back(Order::Start, &stopped))?;
+    let switched = match switched {
+        Ok(switched) => switched,
+        Err(error) => {
+            units.bring_back(Order::Start, &stopped);
+            ahead.into_iter().for_each(|ahead| ahead.take_back(store, &warnings));
+            return Err(not_switched(error, &stopped, supervision, warnings));
+        }
+    };
     switched.warnings.iter().for_each(|warning| warnings.warn(warning));
     let Some(trial) = trial.into_inner() else {
         units.bring_back(Order::Start, &stopped);
+        ahead.into_iter().for_each(|ahead| ahead.take_back(store, &warnings));
         return Ok(unchanged(store, switched.to, switched.digest, warnings.finish(), start));
     };
-    (supervision.say)(&format!("current is now {}", switched.to));
+    (supervision.say)(&format!("switched back to {}", switched.to));
     let mut restarted = match expected {
         Some(expected) if expected.to == switched.to => expected.restarted,
         _ => restarted_by_going_back(store, &units, from.as_ref(), &switched.to),
     };
-    let stopped = stopped.into_iter();
-    let why = || vec!["it was stopped before the switch".to_owned()];
-    join(&mut restarted.units, stopped.map(|unit| Affected { unit, reasons: why() }));
+    let stopped = stopped.into_iter().map(|unit| (unit, "it was stopped before the switch"));
+    let left = left.into_iter().map(|unit| (unit, "its trial was interrupted"));
+    let more = stopped.chain(left).map(|(unit, why)| Affected { unit, reasons: vec![why.to_owned()] });
+    join(&mut restarted.units, more);
     let mut levels = Levels::new(store, units, trial);
+    levels.take_units(&restarted.units);
     let ended = levels.run(Order::Restart, restarted, None)?;
     let marked_bad = switched.from.clone().filter(|_| switched.marked_bad);
     let report = ended.report(store, (from, switched.to, switched.digest), was_degraded, start);
@@ -299,7 +346,21 @@ pub fn rollback(
     let preflight = warn_unready(store, supervision, &warnings);
     let (external_changes, warnings) = (switched.external_changes, warnings.finish());
     let switched_after = Some(before + switched.switched_after);
-    Ok(Report { marked_bad, preflight, external_changes, warnings, switched_after, ..report })
+    Ok(Report { marked_bad, preflight, guarded, external_changes, warnings, switched_after, ..report })
+}
+
+/// The error of a switch that was not made, once services that were stopped for it were ordered to start again. No report
+/// carries the warnings, so they are said.
+fn not_switched(error: Error, stopped: &[String], supervision: &Supervision<'_>, warnings: Warnings<'_>) -> Error {
+    let warnings = warnings.finish();
+    warnings.iter().for_each(|warning| (supervision.say)(&format!("warning: {warning}")));
+    match error {
+        Error::Interrupted if !stopped.is_empty() => Error::BrokenOff(format!(
+            "nothing was switched; {} had been stopped, and was ordered to start again",
+            stopped.join(", ")
+        )),
+        other => other,
+    }
 }
 
 /// What a switch back between these versions restarts. In doubt that is everything.
@@ -320,21 +381,14 @@ struct Expected {
     restarted: Touched,
 }
 
-/// Stops what must not see a switch back; gives it, and what was expected for that.
-fn stop_before(
-    store: &Store,
-    options: &back::Options,
-    units: &Units<'_>,
-    from: Option<&VersionName>,
-) -> (Vec<String>, Option<Expected>) {
+/// Where a switch back most likely leads, if something must stop before it.
+fn expected(store: &Store, options: &back::Options, units: &Units<'_>, from: Option<&VersionName>) -> Option<Expected> {
     // That there is nothing to go back to is found and said by the attempt.
     let to = match units.any_stops_first() {
         true => back::first_candidate(store, options).ok().flatten(),
         false => None,
     };
-    let Some(to) = to else { return (Vec::new(), None) };
-    let restarted = restarted_by_going_back(store, units, from, &to);
-    (units.stop_first(&restarted.units), Some(Expected { to, restarted }))
+    to.map(|to| Expected { restarted: restarted_by_going_back(store, units, from, &to), to })
 }
 
 /// The unit that this process runs in, if it is one of the services: it would be killed with it.
@@ -346,14 +400,6 @@ pub fn own_unit(store: &Store, supervision: &Supervision<'_>) -> Option<String> 
 
 fn all(services: &[Service], why: &str) -> Vec<Affected> {
     services.iter().map(|one| Affected { unit: one.unit.clone(), reasons: vec![why.to_owned()] }).collect()
-}
-
-/// The same, and what an interrupted trial of this version restarted or meant to: nobody knows how far it came.
-fn with_interrupted(store: &Store, mut restarted: Vec<Affected>, version: &VersionName) -> Result<Vec<Affected>> {
-    let trial = store.trial()?.open().filter(|trial| trial.current == *version && !store.is_watched(trial));
-    let interrupted = trial.map(|trial| trial.units).unwrap_or_default().into_iter();
-    join(&mut restarted, interrupted.map(|unit| Affected { unit, reasons: vec!["its trial was interrupted".into()] }));
-    Ok(restarted)
 }
 
 /// Adds units that are not among these.
@@ -398,6 +444,7 @@ fn new_trial(
         level: 0,
         restart: Word::Known(supervision.restart),
         units: Vec::new(),
+        ordered: false,
         attempts: 0,
         boot: now.boot_id,
         watcher,
@@ -430,6 +477,8 @@ fn unchanged(
         same_check: None,
         preflight: Vec::new(),
         recovered: false,
+        trial: None,
+        guarded: false,
         external_changes: Vec::new(),
         warnings,
         switched_after: None,

@@ -121,6 +121,12 @@ impl<'a> Units<'a> {
         }
     }
 
+    /// Waits until what a process that died had ordered has ended.
+    pub(super) fn settle_orders(&self, units: &[String]) {
+        let goes_on = || !self.observer.interrupted();
+        self.manager().settle_orders(units, Patience { limit: self.longest(), keep_on: &goes_on });
+    }
+
     /// Brings units up, for as long as that is wanted.
     pub(super) fn bring_up(&self, order: Order, units: &[String], keep_on: &dyn Fn() -> bool) -> Result<()> {
         let patience = Patience { limit: self.longest(), keep_on };

@@ -1,6 +1,7 @@
 //! What only a real systemd can show: machines that boot, run services from the store and lose their power.
 
 mod definitions;
+mod guardian;
 mod guide;
 mod machine;
 mod package;
@@ -13,6 +14,7 @@ mod units;
 pub fn tests() -> Vec<libtest_mimic::Trial> {
     [
         definitions::tests(),
+        guardian::tests(),
         guide::tests(),
         machine::tests(),
         package::tests(),

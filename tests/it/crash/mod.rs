@@ -12,6 +12,7 @@ mod repair;
 mod sample;
 mod scene;
 mod slow;
+mod supervised;
 mod sweep;
 mod trace;
 
@@ -30,6 +31,7 @@ pub fn tests() -> Vec<Trial> {
         readonly::tests(),
         repair::tests(),
         slow::tests(),
+        supervised::tests(),
         sweep::tests(),
         trace::tests(),
     ]

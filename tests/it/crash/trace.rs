@@ -65,16 +65,27 @@ pub enum Fate {
 /// Runs `command`; for every call that changes something below `dir`, `decide` says what becomes of it.
 pub fn run(command: &mut Command, dir: &Path, decide: &mut dyn FnMut(&Call) -> Fate) -> Ran {
     let forks = libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEVFORK;
-    run_with(command, dir, forks, decide)
+    traced(command, dir, forks, &mut Decide::Changes(decide))
 }
 
 /// The same without the programs that it starts: services outlive it.
 pub fn run_alone(command: &mut Command, dir: &Path, decide: &mut dyn FnMut(&Call) -> Fate) -> Ran {
-    run_with(command, dir, 0, decide)
+    traced(command, dir, 0, &mut Decide::Changes(decide))
+}
+
+/// The same; before every call of its threads, whatever it is about, `decide` says which signal it gets.
+pub fn run_signalled(command: &mut Command, decide: &mut dyn FnMut() -> Option<libc::c_int>) -> Ran {
+    traced(command, Path::new("/"), 0, &mut Decide::All(decide))
+}
+
+/// Who decides, and about which calls.
+enum Decide<'a> {
+    Changes(&'a mut dyn FnMut(&Call) -> Fate),
+    All(&'a mut dyn FnMut() -> Option<libc::c_int>),
 }
 
 #[allow(clippy::zombie_processes, reason = "the tracer waits for it")]
-fn run_with(command: &mut Command, dir: &Path, forks: i32, decide: &mut dyn FnMut(&Call) -> Fate) -> Ran {
+fn traced(command: &mut Command, dir: &Path, forks: i32, decide: &mut Decide<'_>) -> Ran {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     // SAFETY: between fork and exec only ptrace is called, which is a system call and nothing else.
     unsafe {
@@ -133,7 +144,7 @@ impl Drop for Tracer {
 }
 
 impl Tracer {
-    fn follow(&mut self, decide: &mut dyn FnMut(&Call) -> Fate) {
+    fn follow(&mut self, decide: &mut Decide<'_>) {
         let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE | self.forks | libc::PTRACE_O_EXITKILL;
         let mut started = false;
         loop {
@@ -171,7 +182,7 @@ impl Tracer {
     }
 
     /// A thread stands before or behind a call.
-    fn at_call(&mut self, pid: libc::pid_t, decide: &mut dyn FnMut(&Call) -> Fate) {
+    fn at_call(&mut self, pid: libc::pid_t, decide: &mut Decide<'_>) {
         if let Some(instead) = self.inside.remove(&pid) {
             if let Some(instead) = instead {
                 ptrace(libc::PTRACE_POKEUSER, pid, register::ACCUMULATOR, instead as usize);
@@ -179,6 +190,17 @@ impl Tracer {
             return;
         }
         let mut instead = None;
+        let decide = match decide {
+            Decide::Changes(decide) => decide,
+            Decide::All(decide) => {
+                if let Some(signal) = decide() {
+                    // SAFETY: a signal to the process that this tracer started.
+                    unsafe { libc::kill(self.first, signal) };
+                }
+                self.inside.insert(pid, None);
+                return;
+            }
+        };
         if let Some(call) = self.look(pid) {
             match decide(&call) {
                 Fate::Happens => {}

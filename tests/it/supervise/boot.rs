@@ -39,9 +39,10 @@ fn cut_off(site: &Site, change: impl FnOnce(&mut Trial)) {
         level: 0,
         restart: Word::Known(tope_store::model::trial::Restart::Changed),
         units: vec!["api".into()],
+        ordered: false,
         attempts: 0,
         boot: "another".into(),
-        watcher: tope_store::model::trial::Watcher { pid: 1, started: 1, boot: "another".into() },
+        watcher: tope_store::model::trial::Watcher { pid: 1, started: 1, boot: "another".into(), guardian: false },
         failures: Vec::new(),
         unknown: Unknown::new(),
     };
@@ -72,6 +73,8 @@ fn a_version_whose_watcher_was_killed_is_judged_at_boot() -> Outcome {
         let config = std::fs::read_to_string(site.fixture.config()).unwrap();
         std::fs::write(site.fixture.config(), config.replace("300ms", "50s")).unwrap();
         let mut watching = site.start(&["activate", "1.2.0", "--restart"], "v1.2.0");
+        // As if both had died in a power cut.
+        site.kill_guardians();
         watching.kill().unwrap();
         watching.wait().unwrap();
         std::fs::write(site.fixture.config(), config).unwrap();

@@ -6,11 +6,13 @@
 mod boot;
 mod degraded;
 mod failing;
+mod guardian;
 mod outcomes;
 mod overtaken;
 mod planned;
 mod preflight;
 mod stopped;
+mod terminal;
 
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -25,11 +27,13 @@ pub fn tests() -> Vec<libtest_mimic::Trial> {
         boot::tests(),
         degraded::tests(),
         failing::tests(),
+        guardian::tests(),
         outcomes::tests(),
         overtaken::tests(),
         planned::tests(),
         preflight::tests(),
         stopped::tests(),
+        terminal::tests(),
     ];
     tests.into_iter().flatten().collect()
 }
@@ -63,7 +67,7 @@ esac
 /// A program that runs on.
 pub const STEADY: &str = "exec sleep 1000";
 /// One that ends at once.
-const DEAD: &str = "exit 3";
+pub const DEAD: &str = "exit 3";
 /// One that the manager does not get started.
 const REFUSES: &str = "# refuses";
 
@@ -81,7 +85,7 @@ impl Site {
     }
 
     /// With more in the table of `api`.
-    fn with(api: &str) -> Self {
+    pub fn with(api: &str) -> Self {
         let fixture = Fixture::new();
         tree::program(fixture.beside("rc/control"), CONTROL);
         let control = fixture.beside("rc/control").display().to_string();
@@ -114,19 +118,19 @@ impl Site {
         self
     }
 
-    fn run(&self, arguments: &[&str]) -> Ran {
+    pub fn run(&self, arguments: &[&str]) -> Ran {
         self.fixture.run(arguments)
     }
 
     #[track_caller]
-    fn json(&self, arguments: &[&str], code: i32) -> Value {
+    pub fn json(&self, arguments: &[&str], code: i32) -> Value {
         let ran = self.fixture.run(&[&["--json"], arguments].concat()).expect(code);
         let document = ran.json();
         crate::documents::assert_documented(arguments[0], &document);
         document
     }
 
-    fn status(&self) -> Value {
+    pub fn status(&self) -> Value {
         let ran = self.fixture.run(&["--json", "status", "--verify", "none"]);
         crate::documents::assert_documented("status", &ran.json());
         ran.json()
@@ -147,14 +151,28 @@ impl Site {
     }
 
     /// The process of a service, if it runs.
-    fn process(&self, unit: &str) -> Option<u32> {
+    pub fn process(&self, unit: &str) -> Option<u32> {
         let ran = std::process::Command::new(self.fixture.beside("rc/control")).args(["status", unit]).status();
         let pid = std::fs::read_to_string(self.fixture.beside(format!("rc/{unit}.pid"))).ok()?;
         ran.expect("a shell").success().then(|| pid.trim().parse().expect("a number"))
     }
 
+    /// How many processes began as this service's program. By now each is `sleep`, in the directory of the script.
+    pub fn instances(&self, unit: &str) -> usize {
+        let area = self.fixture.beside("rc").canonicalize().expect("a directory");
+        let other = self.process(if unit == "api" { "web" } else { "api" });
+        let processes = std::fs::read_dir("/proc").expect("processes").flatten();
+        let pids = processes.filter_map(|process| process.file_name().to_str()?.parse::<u32>().ok());
+        let runs = |pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let works_in = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+            line.starts_with(b"sleep\x001000") && works_in == area && Some(*pid) != other
+        };
+        pids.filter(runs).count()
+    }
+
     /// The version whose program a service executes.
-    fn version_of(&self, unit: &str) -> Option<String> {
+    pub fn version_of(&self, unit: &str) -> Option<String> {
         let pid = self.process(unit)?;
         // `exec` replaced the script; what it was started as is in the order.
         let calls = std::fs::read_to_string(self.fixture.beside("rc/calls")).ok()?;
@@ -166,7 +184,7 @@ impl Site {
     }
 
     /// What `[notify]` was told, event by event.
-    fn told(&self) -> Vec<Value> {
+    pub fn told(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.fixture.beside("told")).unwrap_or_default();
         let told: Vec<Value> =
             serde_json::Deserializer::from_str(&text).into_iter().map(|item| item.expect("a document")).collect();
@@ -177,7 +195,7 @@ impl Site {
     }
 
     /// What is held of a version.
-    fn state(&self, version: &str) -> String {
+    pub fn state(&self, version: &str) -> String {
         let actions = ["--action", "good", "--action", "bad", "--action", "confirm"];
         let judged = self.fixture.json(&[&["history", "--version", version], &actions[..]].concat());
         // The newest comes first.
@@ -185,15 +203,40 @@ impl Site {
     }
 
     /// Stops the services.
-    fn stop(&self) {
+    pub fn stop(&self) {
         let _ = std::fs::remove_file(self.fixture.beside("rc/hold"));
         for unit in ["api", "web"] {
             let _ = std::process::Command::new(self.fixture.beside("rc/control")).args(["stop", unit]).status();
         }
     }
 
+    /// The guardians of switches in this store.
+    pub fn guardians(&self) -> Vec<u32> {
+        let processes = std::fs::read_dir("/proc").expect("processes").flatten();
+        let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+        let root = self.fixture.root().display().to_string();
+        pids.filter(|pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line);
+            line.contains("--guard=") && line.contains(&root)
+        })
+        .collect()
+    }
+
+    /// Kills them, and waits until they are gone.
+    pub fn kill_guardians(&self) {
+        use rustix::process::{Pid, Signal, kill_process};
+        wait_until("the guardians are gone", || {
+            let guardians = self.guardians();
+            for pid in guardians.iter().filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            guardians.is_empty()
+        });
+    }
+
     /// Starts a switch that goes on until its watch is over, and waits until the version is current and on trial.
-    fn start(&self, arguments: &[&str], version: &str) -> Child {
+    pub fn start(&self, arguments: &[&str], version: &str) -> Child {
         let mut command = self.fixture.command();
         command.arg("--json").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().expect("the binary runs");
@@ -207,16 +250,17 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
+        self.kill_guardians();
         self.stop();
     }
 }
 
-fn ended(child: Child) -> Ran {
+pub fn ended(child: Child) -> Ran {
     Ran::of(&child.wait_with_output().expect("the binary ends"))
 }
 
 #[track_caller]
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
+pub fn wait_until(what: &str, holds: impl Fn() -> bool) {
     let until = Instant::now() + Duration::from_secs(60);
     while !holds() {
         assert!(Instant::now() < until, "waited in vain until {what}");

@@ -1,9 +1,11 @@
 //! Others who act while a switch is watched.
 
+use std::process::Stdio;
+
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use super::{STEADY, Site, ended};
+use super::{STEADY, Site, ended, wait_until};
 use crate::support::Outcome;
 
 tests![
@@ -12,6 +14,7 @@ tests![
     an_operator_who_rolls_back_meanwhile_is_not_undone,
     a_second_supervised_switch_takes_over,
     an_interrupt_leaves_the_version_current_and_on_trial,
+    an_interrupt_says_where_things_stand_and_what_can_be_done,
     the_same_command_again_takes_up_an_interrupted_trial,
 ];
 
@@ -78,20 +81,57 @@ fn an_interrupt_leaves_the_version_current_and_on_trial() -> Outcome {
     let site = doubtful();
     let watching = site.start(&["activate", "1.2.0", "--restart"], "v1.2.0");
     kill_process(Pid::from_child(&watching), Signal::INT).unwrap();
-    ended(watching).expect(130);
-    let status = site.status();
+    let answer = ended(watching).expect(130).json();
+    crate::documents::assert_documented("activate", &answer);
+    let found = ["from", "to", "current", "level", "outcome", "bad", "trial"].map(|field| answer[field].clone());
+    let trial = json!({"version": "v1.2.0", "current": "v1.2.0", "level": 0, "units": ["api"], "guarded": true});
+    assert_eq!(json!(found), json!(["v1.1.0", "v1.2.0", "v1.2.0", 0, "interrupted", null, trial]));
+    let attempt = &answer["attempts"][0];
+    assert_eq!(attempt["restarted"][0]["unit"], "api");
+    assert_eq!(attempt["services"][0], json!({"unit": "api", "judgement": "open", "evidence": null}));
+    // Its guardian goes on, and restarts nothing that was restarted.
+    let api = site.process("api");
+    wait_until("the guardian watches", || site.status()["trial"]["watched"] == true);
     let trial = json!({
-        "version": "v1.2.0", "current": "v1.2.0", "level": 0, "attempts": 0, "watched": false, "unreadable": null,
+        "version": "v1.2.0", "current": "v1.2.0", "level": 0, "attempts": 0, "watched": true, "unreadable": null,
     });
-    assert_eq!((site.current().as_str(), &status["trial"]), ("v1.2.0", &trial));
-    // It can be judged later, and gc keeps what it may go back to.
+    assert_eq!((site.current().as_str(), &site.status()["trial"]), ("v1.2.0", &trial));
+    assert_eq!(site.json(&["boot-check", "--judge"], 0)["trial"], "watched");
+    // gc keeps what it may go back to.
     let gone = site.fixture.json(&["gc", "--keep-last", "1", "--dry-run"]);
     let kept: Vec<_> = gone["kept"].as_array().unwrap().iter().map(|kept| kept["name"].as_str().unwrap()).collect();
     assert!(kept.contains(&"v1.1.0") && kept.contains(&"v1.2.0"), "{gone}");
     std::fs::write(site.fixture.beside("network"), "").unwrap();
-    let judged = site.json(&["boot-check", "--judge"], 0);
-    assert_eq!((&judged["trial"], &judged["switch"]["outcome"]), (&"judged".into(), &"done".into()));
-    assert_eq!(site.state("1.2.0"), "good");
+    wait_until("the guardian has judged", || site.status()["trial"].is_null());
+    assert_eq!((site.state("1.2.0").as_str(), site.process("api")), ("good", api));
+    Ok(())
+}
+
+/// Each switch is said once, and nothing claims that nothing happened.
+fn an_interrupt_says_where_things_stand_and_what_can_be_done() -> Outcome {
+    let site = doubtful();
+    for (arguments, current, was) in [
+        (&["activate", "1.2.0", "--restart"][..], "v1.2.0", "v1.1.0"),
+        (&["rollback", "--to", "1.1.0", "--restart"], "v1.1.0", "v1.2.0"),
+    ] {
+        let mut command = site.fixture.command();
+        let child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_until("it is watched", || site.current() == current && site.version_of("api").as_deref() == Some(current));
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        let ran = ended(child).expect(130);
+        let first = format!("interrupted: current is now {current} (was {was}), and it is on trial\n");
+        assert!(ran.stdout.starts_with(&first), "{ran:#?}");
+        let lines = [
+            format!("to accept it: tope-store confirm {current}\n"),
+            "  api: restarted, not judged yet\n".into(),
+            "its guardian watches it from here on, and goes back if it does not hold\n".into(),
+        ];
+        for line in lines {
+            assert!(ran.stdout.contains(&line), "{ran:#?}");
+        }
+        let both = ran.stdout + &ran.stderr;
+        assert_eq!((both.matches("current is now").count(), both.matches("nothing was").count()), (1, 0), "{both}");
+    }
     Ok(())
 }
 

@@ -136,6 +136,7 @@ fn a_boot_says_what_was_found() -> Outcome {
     let config = std::fs::read_to_string(site.fixture.config()).unwrap();
     std::fs::write(site.fixture.config(), config.replace("300ms", "50s")).unwrap();
     let mut watching = site.start(&["activate", "1.1.0", "--restart"], "v1.1.0");
+    site.kill_guardians();
     watching.kill().unwrap();
     watching.wait().unwrap();
     std::fs::write(site.fixture.config(), config.replace("command = [\"sh\", \"-c\"", "command = [\"no-such-teller\""))

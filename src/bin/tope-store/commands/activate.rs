@@ -13,6 +13,7 @@ use super::planned;
 use super::supervised::{Which, asking_services, conclude, with_services};
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::guardian;
 use crate::render::notice::Notice;
 
 /// Switch current to a version; what was current becomes previous
@@ -144,8 +145,10 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         drop(progress);
         return switched.map_or_else(Ok, |report| conclude(context, &store, &report));
     }
+    let left = guardian::left_before(context, &store);
     let report = activate(&store, &arguments.version, &options, &progress)?;
     drop(progress);
+    guardian::start_what_it_stopped(context, &store, left.as_ref())?;
     say_warnings(context, &report.external_changes, &report.warnings);
     context.answer(&Document::of(&report), |out| writeln!(out, "{}", sentence(&report)))?;
     if report.changed {

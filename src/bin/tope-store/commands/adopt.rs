@@ -33,7 +33,7 @@ pub struct Arguments {
     note: String,
     /// Read and hash everything, write nothing, and say what would happen
     #[arg(short = 'n', long)]
-    dry_run: bool,
+    pub dry_run: bool,
 }
 
 #[derive(Serialize)]

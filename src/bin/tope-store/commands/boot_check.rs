@@ -3,10 +3,10 @@
 use clap::Args;
 use serde::Serialize;
 use tope_store::config::Occasion;
-use tope_store::error::Result;
+use tope_store::error::{Error, Refusal, Result};
 use tope_store::model::VersionName;
 use tope_store::model::trial::{MOST_ATTEMPTS, Restart};
-use tope_store::ops::supervise::{Boot, Checked, Supervision, boot_check, is_idle};
+use tope_store::ops::supervise::{Boot, Checked, Outcome, Supervision, boot_check, guard, is_idle};
 use tope_store::services::manager;
 use tope_store::store::Store;
 
@@ -32,6 +32,14 @@ pub struct Arguments {
     /// Only watch what runs, and go back if it does not hold
     #[arg(long)]
     judge: bool,
+    /// Wait until the process of this number and start has ended, and go on with its trial then
+    #[arg(long, hide = true, value_name = "PID:START", value_parser = process, conflicts_with_all = ["count", "judge"])]
+    guard: Option<(u32, u64)>,
+}
+
+fn process(text: &str) -> std::result::Result<(u32, u64), String> {
+    let process = text.split_once(':').and_then(|(pid, started)| Some((pid.parse().ok()?, started.parse().ok()?)));
+    process.ok_or_else(|| "a process is its number, a colon, and its start in clock ticks since the boot".into())
 }
 
 #[derive(Serialize)]
@@ -51,13 +59,17 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     context.refuse_in_image("boot-check")?;
     let store = context.store_leniently()?;
     let progress = context.progress();
+    if let Some(process) = arguments.guard {
+        return go_on(context, &store, process);
+    }
     let (mut checked, mut warnings) = (Checked::NoTrial, Vec::new());
     if !arguments.judge {
         let manager = manager(&context.config().supervisor);
         let say = |sentence: &str| context.say(sentence);
-        let (configured, notify) = (&[], &[]);
-        let none = Supervision { manager: &*manager, configured, notify, restart: Restart::Changed, say: &say };
-        (checked, warnings) = boot_check(&store, Boot::Count, &none, &progress)?;
+        let (configured, notify) = (&context.config().services, &context.config().notify);
+        let counting =
+            Supervision { manager: &*manager, configured, notify, restart: Restart::Changed, say: &say, guard: None };
+        (checked, warnings) = boot_check(&store, Boot::Count, &counting, &progress)?;
     }
     let goes_on = match checked {
         Checked::Counted { .. } | Checked::WentBack { .. } => true,
@@ -77,14 +89,43 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         warnings.extend(more);
     }
     drop(progress);
+    conclude(context, &store, &checked, &warnings)
+}
+
+/// What a guardian does. An operator who acts in between ends it, and that is no failure.
+fn go_on(context: &Context, store: &Store, process: (u32, u64)) -> Result<Exit> {
+    let progress = context.progress();
+    let (mut said, mut went_back) = (Vec::new(), false);
+    loop {
+        let guarded = with_services(context, store, Restart::Changed, |supervision| {
+            guard(store, process, supervision, &progress)
+        });
+        let (checked, warnings) = match guarded {
+            Ok(Ok(guarded)) => guarded,
+            Ok(Err(exit)) => return Ok(exit),
+            Err(Error::Refused { why: Refusal::Superseded, .. }) => return Ok(Exit::Done),
+            Err(error) => return Err(error),
+        };
+        said.extend(warnings);
+        // Once: what it went back to is judged as well.
+        if matches!(checked, Checked::WentBack { .. }) && !went_back {
+            notice(context, store, &checked);
+            went_back = true;
+            continue;
+        }
+        return conclude(context, store, &checked, &said);
+    }
+}
+
+fn conclude(context: &Context, store: &Store, checked: &Checked, warnings: &[String]) -> Result<Exit> {
     warnings.iter().for_each(|warning| context.warn(warning));
-    let document = document(&checked, &warnings);
-    context.answer(&document, |out| match &checked {
+    let document = document(checked, warnings);
+    context.answer(&document, |out| match checked {
         Checked::Judged(report) => supervised::tell(out, report),
         other => writeln!(out, "{}", sentence(other)),
     })?;
-    notice(context, &store, &checked);
-    Ok(match &checked {
+    notice(context, store, checked);
+    Ok(match checked {
         Checked::Judged(report) => supervised::exit(report.outcome),
         Checked::WentBack { .. } => Exit::RolledBack,
         Checked::Degraded { .. } => Exit::Degraded,
@@ -160,7 +201,7 @@ fn document<'a>(checked: &'a Checked, warnings: &'a [String]) -> Document<'a> {
         Checked::Judged(report) => Document {
             version: name(&report.current),
             switch: Some(supervised::Document::of(report)),
-            ..empty("judged")
+            ..empty(if report.outcome == Outcome::Interrupted { "interrupted" } else { "judged" })
         },
     }
 }

@@ -9,6 +9,7 @@ use tope_store::ops::confirm::{Options, confirm};
 use super::supervised::NO_LONGER_DEGRADED;
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::guardian;
 
 /// Accept a version: it counts as good, and a bad mark or a degraded state goes
 #[derive(Debug, Args)]
@@ -36,7 +37,10 @@ struct Document {
 
 pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     let options = Options { version: arguments.version, reason: arguments.reason };
-    let report = confirm(&context.store()?, &options)?;
+    let store = context.store()?;
+    let left = guardian::left_before(context, &store);
+    let report = confirm(&store, &options)?;
+    guardian::start_what_it_stopped(context, &store, left.as_ref())?;
     let was_bad = report.was_bad.as_ref().map(ToString::to_string);
     let document = Document {
         version: report.version.to_string(),

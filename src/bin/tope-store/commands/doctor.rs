@@ -34,7 +34,7 @@ Examples:
 pub struct Arguments {
     /// Mend what can be mended safely
     #[arg(long)]
-    fix: bool,
+    pub fix: bool,
     /// The directory for links to programs [default: /usr/local/bin]
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,

@@ -22,6 +22,13 @@ pub struct Arguments {
     command: Command,
 }
 
+impl Arguments {
+    /// Whether it changes something.
+    pub fn changes(&self) -> bool {
+        matches!(self.command, Command::Set(_))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     Set(Set),

@@ -64,7 +64,7 @@ pub struct Arguments {
     free: Option<u64>,
     /// Remove nothing, and say what would be removed and why
     #[arg(short = 'n', long)]
-    dry_run: bool,
+    pub dry_run: bool,
 }
 
 /// The document of `gc` and `remove`.

@@ -60,7 +60,7 @@ pub struct Arguments {
     activate: bool,
     /// Read and hash everything, write nothing, and say what would happen
     #[arg(short = 'n', long)]
-    dry_run: bool,
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -30,7 +30,7 @@ pub struct Arguments {
     bin_dir: Option<PathBuf>,
     /// Say what would be done, and do nothing
     #[arg(short = 'n', long)]
-    dry_run: bool,
+    pub dry_run: bool,
     /// Remove all links of ours
     #[arg(long)]
     remove: bool,

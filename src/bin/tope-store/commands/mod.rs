@@ -43,6 +43,9 @@ use crate::exit::Exit;
 
 /// Runs a command.
 pub fn run(context: &Context, command: Command) -> Result<Exit> {
+    if command.changes() {
+        crate::guardian::go_on_with_left(context);
+    }
     match command {
         Command::Init(arguments) => init::run(context, &arguments),
         Command::Import(arguments) => import::run(context, arguments),

@@ -20,7 +20,7 @@ pub struct Arguments {
     versions: Vec<Selector>,
     /// Remove nothing, and say what would come back
     #[arg(short = 'n', long)]
-    dry_run: bool,
+    pub dry_run: bool,
 }
 
 pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {

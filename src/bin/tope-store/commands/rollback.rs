@@ -13,6 +13,7 @@ use super::planned;
 use super::supervised::{Which, asking_services, conclude, with_services};
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::guardian;
 use crate::render::json::WayDocument;
 use crate::render::notice::Notice;
 use crate::render::ways::write as write_ways;
@@ -117,8 +118,10 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
             Ok(exit)
         });
     }
+    let left = guardian::left_before(context, &store);
     let report = rollback(&store, &options, &progress)?;
     drop(progress);
+    guardian::start_what_it_stopped(context, &store, left.as_ref())?;
     say_warnings(context, &report.external_changes, &report.warnings);
     answer(context, &report)?;
     if report.changed {

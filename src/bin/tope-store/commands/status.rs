@@ -408,6 +408,7 @@ fn tell_trial(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         Found::None => {}
         Found::Open(trial) => {
             let who = match report.trial_is_watched {
+                true if trial.watcher.guardian => format!("its guardian, process {}, watches it", trial.watcher.pid),
                 true => format!("process {} watches it", trial.watcher.pid),
                 false => "nobody watches it; have it judged with: tope-store boot-check".to_owned(),
             };

@@ -3,18 +3,19 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
-use tope_store::config::Supervisor;
+use tope_store::config::{Service, Supervisor};
 use tope_store::error::{Result, Shown};
-use tope_store::model::VersionName;
 use tope_store::model::event::Evidence;
 use tope_store::model::trial::Restart;
-use tope_store::ops::supervise::{self, Attempt, Outcome, Report, Supervision, outside};
+use tope_store::model::{Trial, VersionName};
+use tope_store::ops::supervise::{self, Arm, Attempt, Outcome, Report, Supervision, outside};
 use tope_store::services::affected::Affected;
 use tope_store::services::{Judgement, Verdict, manager};
 use tope_store::store::Store;
 
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::guardian;
 use crate::render::json::PreflightDocument;
 use crate::render::notice::Notice;
 
@@ -46,11 +47,14 @@ pub fn with_services<T>(
     work: impl FnOnce(&Supervision<'_>) -> Result<T>,
 ) -> Result<std::result::Result<T, Exit>> {
     context.refuse_in_image("--restart")?;
+    context.outlive_terminal();
     let config = context.config();
     let manager = manager(&config.supervisor);
     let say = |sentence: &str| context.say(sentence);
     let (configured, notify) = (&config.services, &config.notify);
-    let supervision = Supervision { manager: &*manager, configured, notify, restart, say: &say };
+    let guard = |services: &[Service]| guardian::arm(context, &store.watcher(), services);
+    let guard = Some(&guard as &Arm<'_>);
+    let supervision = Supervision { manager: &*manager, configured, notify, restart, say: &say, guard };
     if config.supervisor == Supervisor::Systemd
         && let Some(unit) = supervise::own_unit(store, &supervision)
     {
@@ -71,7 +75,7 @@ pub fn asking_services<T>(
     let manager = manager(&config.supervisor);
     let say = |sentence: &str| context.say(sentence);
     let (configured, notify) = (&config.services, &config.notify);
-    work(&Supervision { manager: &*manager, configured, notify, restart, say: &say })
+    work(&Supervision { manager: &*manager, configured, notify, restart, say: &say, guard: None })
 }
 
 /// A unit that is restarted.
@@ -143,6 +147,23 @@ impl<'a> AttemptDocument<'a> {
     }
 }
 
+/// A trial that is still open.
+#[derive(Serialize)]
+struct TrialDocument<'a> {
+    version: String,
+    current: String,
+    level: u8,
+    units: &'a [String],
+    guarded: bool,
+}
+
+impl<'a> TrialDocument<'a> {
+    fn of(trial: &'a Trial, guarded: bool) -> Self {
+        let Trial { version, current, level, units, .. } = trial;
+        Self { version: version.to_string(), current: current.to_string(), level: *level, units, guarded }
+    }
+}
+
 /// The document of a supervised switch.
 #[derive(Serialize)]
 pub struct Document<'a> {
@@ -159,6 +180,7 @@ pub struct Document<'a> {
     recovered: bool,
     attempts: Vec<AttemptDocument<'a>>,
     preflight: Vec<PreflightDocument>,
+    trial: Option<TrialDocument<'a>>,
     external_changes: &'a [String],
     warnings: &'a [String],
     switched_after_ms: Option<u128>,
@@ -182,6 +204,7 @@ impl<'a> Document<'a> {
             recovered: report.recovered,
             attempts: report.attempts.iter().map(AttemptDocument::of).collect(),
             preflight: PreflightDocument::all(&report.preflight),
+            trial: report.trial.as_ref().map(|trial| TrialDocument::of(trial, report.guarded)),
             external_changes: &report.external_changes,
             warnings: &report.warnings,
             switched_after_ms: report.switched_after.map(|after| after.as_millis()),
@@ -206,6 +229,7 @@ pub fn exit(outcome: Outcome) -> Exit {
         Outcome::Done | Outcome::Unchanged => Exit::Done,
         Outcome::RolledBack => Exit::RolledBack,
         Outcome::Degraded => Exit::Degraded,
+        Outcome::Interrupted => Exit::Interrupted,
     }
 }
 
@@ -240,6 +264,7 @@ pub fn tell(out: &mut dyn Write, report: &Report) -> io::Result<()> {
             writeln!(out, "no version holds; current is {current}, the least bad one: manual intervention is needed")?;
             tell_failures(out, report)?;
         }
+        Outcome::Interrupted => tell_interrupted(out, report)?,
     }
     if let Some(check) = &report.same_check {
         writeln!(out, "{}", outside(check))?;
@@ -255,6 +280,30 @@ pub fn tell(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         writeln!(out, "to see which other versions there are: tope-store rollback --list")?;
     }
     Ok(())
+}
+
+/// Where a switch stands whose operator stopped the watch, and what can be done about it.
+fn tell_interrupted(out: &mut dyn Write, report: &Report) -> io::Result<()> {
+    let Report { from, current, .. } = report;
+    let was = from.as_ref().filter(|from| *from != current).map(|from| format!(" (was {from})")).unwrap_or_default();
+    let on_trial = if report.trial.is_some() { "on trial" } else { "not judged" };
+    writeln!(out, "interrupted: current is now {current}{was}, and it is {on_trial}")?;
+    tell_failures(out, report)?;
+    if let Some(attempt) = report.attempts.last().filter(|attempt| attempt.failure().is_none()) {
+        for verdict in &attempt.verdicts {
+            let restarted = attempt.restarted.iter().any(|one| one.unit == verdict.unit);
+            let how = if restarted { "restarted" } else { "not touched" };
+            let held = if verdict.passed() { "holds" } else { "not judged yet" };
+            writeln!(out, "  {}: {how}, {held}", verdict.unit)?;
+        }
+    }
+    match (report.trial.is_some(), report.guarded) {
+        (true, true) => writeln!(out, "its guardian watches it from here on, and goes back if it does not hold")?,
+        (true, false) => writeln!(out, "to have it judged: tope-store boot-check --judge")?,
+        (false, _) => {}
+    }
+    writeln!(out, "to accept it: tope-store confirm {current}")?;
+    writeln!(out, "to leave it: tope-store rollback --restart")
 }
 
 fn tell_services(out: &mut dyn Write, report: &Report) -> io::Result<()> {

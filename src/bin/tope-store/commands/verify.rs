@@ -49,7 +49,7 @@ pub struct Arguments {
     cached: bool,
     /// Mend what is damaged, in every version that has it
     #[arg(long, conflicts_with = "quick")]
-    repair: bool,
+    pub repair: bool,
     /// Where good bytes may be found if the store has none: a directory, an archive or another store
     #[arg(long, value_name = "SOURCE", requires = "repair")]
     from: Option<std::path::PathBuf>,
