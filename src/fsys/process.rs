@@ -456,7 +456,12 @@ mod tests {
             let mut sleep = std::process::Command::new("sleep");
             sleep.args(["61.5", "0.25"]);
             group.map(|group| sleep.process_group(group));
-            sleep.spawn().unwrap()
+            let child = sleep.spawn().unwrap();
+            // It shows its words when it has begun to run.
+            while !command_of(child.id().cast_signed()).starts_with("sleep") {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            child
         };
         for (group, runs) in [(None, false), (Some(0), true)] {
             let mut child = spawn(group);
@@ -464,6 +469,9 @@ mod tests {
             assert_eq!(is_running(&[command(&["none"]), command(&["sleep", "61.5", "0.25"])]), runs);
             assert!(!is_running(&[command(&["1.5", "0.25"]), command(&["sleep", "61.5"]), command(&[])]));
             child.kill().unwrap();
+            while started(child.id()).unwrap().is_some() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             assert!(!is_running(&[command(&["61.5", "0.25"])]), "a zombie does not run");
             child.wait().unwrap();
         }

@@ -30,6 +30,8 @@ const MOST_AT_ONCE: usize = 8;
 const SPARE: Duration = Duration::from_secs(2);
 /// How many lines of a command's output are kept.
 const KEPT_LINES: usize = 50;
+/// How long no order of a process that died may be seen before none is left.
+const ORDER_QUIET: Duration = Duration::from_millis(100);
 /// How often it is looked whether orders of a dead process have ended.
 const ORDER_POLL: Duration = Duration::from_millis(20);
 
@@ -242,7 +244,12 @@ impl ServiceManager for Commands {
         let orders: Vec<Vec<String>> =
             orders.flat_map(|order| units.iter().map(|unit| Templates::fill(order, unit))).collect();
         let begun = Instant::now();
-        while begun.elapsed() < patience.limit && (patience.keep_on)() && process::is_running(&orders) {
+        let mut last_seen = begun;
+        // A process shows the words of its command only when it has begun to run it.
+        while last_seen.elapsed() < ORDER_QUIET && begun.elapsed() < patience.limit && (patience.keep_on)() {
+            if process::is_running(&orders) {
+                last_seen = Instant::now();
+            }
             std::thread::sleep(ORDER_POLL);
         }
     }
