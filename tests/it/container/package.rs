@@ -56,8 +56,9 @@ fn the_package_is_clean_and_goes_through_its_life() -> Outcome {
     removed(&machine)
 }
 
-/// What of the package is seen by systemd.
-const UNITS: &str = "for unit in gc.timer verify.timer boot-check.service boot-judge.service; do unit=tope-store-$unit
+/// What of the package is seen by systemd, when the judge has done its work of this boot.
+const UNITS: &str = "while systemctl is-active --quiet tope-store-boot-judge; do sleep 0.2; done
+for unit in gc.timer verify.timer boot-check.service boot-judge.service; do unit=tope-store-$unit
     echo $unit $(systemctl is-enabled $unit 2>/dev/null || :) $(systemctl is-active $unit || :)
 done\n";
 
@@ -114,7 +115,8 @@ fn upgraded(machine: &Machine) -> Outcome {
 }
 
 fn removed(machine: &Machine) -> Outcome {
-    let script = "dpkg --remove tope-store >&2
+    let script = "while systemctl is-active --quiet tope-store-boot-judge; do sleep 0.2; done
+        dpkg --remove tope-store >&2
         systemctl list-units --state=active --no-legend 'tope-store-*' | grep . || echo none
         ls /etc/tope-store /usr/bin/tope-store || :
         dpkg --purge tope-store >&2
