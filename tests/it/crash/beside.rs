@@ -52,7 +52,12 @@ const PAIRS: &[Pair] = &[
         other_codes: &[3, 4],
         ..pair("remove-activate", &["remove", "1.0.1"], &["activate", "1.0.1"])
     },
-    Pair { first_codes: &[4], ..pair("activate-remove", &["activate", "1.0.1"], &["remove", "1.0.2"]) },
+    // One that only could not record what it removed is completed by the command that follows.
+    Pair {
+        first_codes: &[4],
+        other_codes: &[3],
+        ..pair("activate-remove", &["activate", "1.0.1"], &["remove", "1.0.2"])
+    },
     pair("activate-rollback", &["activate", "1.3.0"], &["rollback"]),
     pair("import-rollback", IMPORT, &["rollback"]),
     pair("gc-rollback", &["gc", "--keep-last", "1"], &["rollback"]),
