@@ -217,13 +217,18 @@ impl Pass<'_> {
             Err(Error::NotFound { .. }) if self.whole => return unseen(Vec::new()),
             Err(error) => return Err(error),
         };
+        let checksum = match store.manifests()?.checksum(name) {
+            // Removed since the manifest was read.
+            Err(error) if self.whole && error.is_io(std::io::ErrorKind::NotFound) => return unseen(Vec::new()),
+            other => other?,
+        };
         let mut findings = match marks.versions.get(name) {
             Some(known) if known.digest != planned.digest => of_manifest(format!(
                 "the history says {}, the manifest {}",
                 known.digest.short(),
                 planned.digest.short()
             )),
-            Some(known) if known.manifest.is_some() && known.manifest != store.manifests()?.checksum(name)? => {
+            Some(known) if known.manifest.is_some() && known.manifest != checksum => {
                 of_manifest(format!("{OTHER_MANIFEST}; labels, note and the placement of files may be other ones"))
             }
             _ => Vec::new(),
