@@ -229,7 +229,13 @@ pub fn activate(
     let trial = new_trial(store, Begun::Activation, supervision, (&target, activation.digest), from.as_ref());
     let units = Units { supervision, services, observer, warnings: &warnings };
     let mut levels = Levels::new(store, units, trial);
+    let overtaken = store.trial()?.open().is_some();
     levels.open(&restarted.units)?;
+    if overtaken {
+        // Another process, or its guardian, may be in the middle of its orders: what they do is not this version's doing.
+        levels.units().settle_orders(&levels.units().names());
+    }
+    let before = if overtaken { None } else { Some(before) };
     let guarded = guard.confirm(&levels.units().services);
     let stopped = levels.units().stop_first(&restarted.units);
     let switched = match observer.interrupted() {
@@ -246,7 +252,7 @@ pub fn activate(
     if switched.changed {
         (supervision.say)(&format!("switched to {target}"));
     }
-    let ended = levels.run(Order::Restart, restarted, Some(before))?;
+    let ended = levels.run(Order::Restart, restarted, before)?;
     let report = ended.report(store, (from, target, activation.digest), was_degraded, start);
     if report.outcome == Outcome::Done && is_degraded(store) {
         warnings.warn(&recheck::unchecked(&report.current));
